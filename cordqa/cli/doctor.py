@@ -1,0 +1,48 @@
+"""``cordqa doctor``: what is there and what is missing."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+import typer
+
+from cordqa import __version__
+
+__all__ = ["doctor"]
+
+_DECODERS = {"libjpeg": "pylibjpeg-libjpeg", "openjpeg": "pylibjpeg-openjpeg", "rle": "pylibjpeg-rle"}
+
+
+def doctor() -> None:
+    """Say whether this installation is complete."""
+    from cordqa.errors import DefinitionError
+    from cordqa.phantom.definition import list_phantoms, load_phantom
+    from cordqa.resources import resource_root
+
+    print(f"cordqa {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    problems = 0
+    for name in ("numpy", "scipy", "pandas", "nibabel", "pydicom", "pydantic", "jinja2", "PyYAML"):
+        problems += _package(name, needed=True)
+    for label, name in _DECODERS.items():
+        problems += _package(name, needed=True, note=f"compressed DICOM ({label})")
+    try:
+        print(f"data files: {resource_root()}")
+        for phantom in list_phantoms():
+            load_phantom(phantom)
+            print(f"phantom {phantom}: valid")
+    except DefinitionError as error:
+        problems += 1
+        print(f"MISSING: {error}")
+    print("all is there" if not problems else f"{problems} things are missing: install cordqa again")
+    raise typer.Exit(1 if problems else 0)
+
+
+def _package(name: str, *, needed: bool, note: str = "") -> int:
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        print(f"MISSING: {name} {note}".rstrip())
+        return int(needed)
+    print(f"{name} {version}{f' ({note})' if note else ''}")
+    return 0

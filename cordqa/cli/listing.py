@@ -1,0 +1,54 @@
+"""``cordqa list``: what cordqa knows."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+__all__ = ["list_things"]
+
+
+class Things(StrEnum):
+    """What can be listed."""
+
+    PHANTOMS = "phantoms"
+    QUANTITIES = "quantities"
+    MODELS = "models"
+
+
+def list_things(
+    things: Annotated[Things, typer.Argument(help="What to list.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the phantoms, quantities or models that cordqa knows."""
+    rows = {Things.PHANTOMS: _phantoms, Things.QUANTITIES: _quantities, Things.MODELS: _models}[things]()
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    width = max(len(row["id"]) for row in rows)
+    for row in rows:
+        print(f"{row['id']:<{width}}  {row['description']}")
+
+
+def _phantoms() -> list[dict[str, str]]:
+    from cordqa.phantom.definition import list_phantoms, load_phantom
+
+    return [{"id": name, "description": load_phantom(name).title} for name in list_phantoms()]
+
+
+def _quantities() -> list[dict[str, str]]:
+    from cordqa.quantities import QUANTITIES
+
+    return [
+        {"id": q.id, "unit": q.unit, "scale": q.scale, "description": f"[{q.unit}] {q.description}"}
+        for q in QUANTITIES.values()
+    ]
+
+
+def _models() -> list[dict[str, str]]:
+    from cordqa.phantom.measure import MODELS
+
+    return [{"id": name, "description": text} for name, text in MODELS.items()]

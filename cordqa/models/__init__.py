@@ -1,0 +1,1 @@
+"""Signal equations and their fits: arrays in, arrays out."""

@@ -1,0 +1,1 @@
+"""Relaxometry: inversion recovery, variable flip angle, multi-echo spin echo."""

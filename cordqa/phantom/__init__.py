@@ -1,0 +1,1 @@
+"""Phantoms: definition, location, measurement and judgement."""

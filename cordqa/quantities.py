@@ -1,0 +1,91 @@
+"""Registry of quantities: what a number is, its unit, and what may be done with it.
+
+The ``scale`` decides which statistics are defined.  A *ratio* quantity has a true zero and
+is positive, so a coefficient of variation means something.  An *interval* quantity
+(susceptibility, a difference) has no such zero: it gets a within-subject SD and a
+repeatability coefficient in its own unit, and never a CV.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["QUANTITIES", "Quantity", "find_quantity", "get_quantity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One measurable quantity.
+
+    Attributes
+    ----------
+    id : str
+        Stable identifier used in tables.
+    label : str
+        Name for people.
+    unit : str
+        Unit of every value stored under this id.
+    low, high : float
+        Plausible range in tissue or in a phantom; a value outside it is flagged, not removed.
+    scale : {'ratio', 'interval'}
+        Whether a coefficient of variation is defined.
+    description : str
+        One sentence.
+    """
+
+    id: str
+    label: str
+    unit: str
+    low: float
+    high: float
+    scale: Literal["ratio", "interval"]
+    description: str
+
+
+_ALL = (
+    Quantity("T1", "T1", "ms", 1.0, 10_000.0, "ratio", "Longitudinal relaxation time."),
+    Quantity("T2", "T2", "ms", 1.0, 5_000.0, "ratio", "Transverse relaxation time."),
+    Quantity("T2star", "T2*", "ms", 0.5, 3_000.0, "ratio", "Effective transverse relaxation time."),
+    Quantity("PD", "Proton density", "%", 0.0, 130.0, "ratio", "Proton density relative to a reference sphere of water."),
+    Quantity("ADC", "ADC", "um2/s", 1.0, 4_000.0, "ratio", "Apparent diffusion coefficient."),
+    Quantity("CSA", "Cross-sectional area", "mm2", 5.0, 200.0, "ratio", "Cord cross-sectional area perpendicular to the centreline."),
+    Quantity("diameter_AP", "AP diameter", "mm", 1.0, 20.0, "ratio", "Antero-posterior diameter of the cord."),
+    Quantity("diameter_RL", "RL diameter", "mm", 1.0, 25.0, "ratio", "Right-left diameter of the cord."),
+    Quantity("eccentricity", "Eccentricity", "1", 0.0, 1.0, "ratio", "Eccentricity of the cord's cross-section."),
+    Quantity("solidity", "Solidity", "1", 0.0, 1.0, "ratio", "Area over convex area of the cord's cross-section."),
+    Quantity("FA", "FA", "1", 0.0, 1.0, "ratio", "Fractional anisotropy."),
+    Quantity("muFA", "muFA", "1", 0.0, 1.0, "ratio", "Microscopic fractional anisotropy."),
+    Quantity("MD", "MD", "um2/s", 1.0, 4_000.0, "ratio", "Mean diffusivity."),
+    Quantity("AD", "AD", "um2/s", 1.0, 5_000.0, "ratio", "Axial diffusivity."),
+    Quantity("RD", "RD", "um2/s", 1.0, 4_000.0, "ratio", "Radial diffusivity."),
+    Quantity("MK", "MK", "1", -1.0, 5.0, "ratio", "Mean kurtosis."),
+    Quantity("MTR", "MTR", "%", 0.0, 100.0, "ratio", "Magnetization transfer ratio."),
+    Quantity("MTsat", "MTsat", "%", -1.0, 15.0, "ratio", "Magnetization transfer saturation."),
+    Quantity("susceptibility", "Magnetic susceptibility", "ppm", -2.0, 5.0, "interval", "Magnetic susceptibility relative to the stated reference."),
+)
+
+QUANTITIES: dict[str, Quantity] = {quantity.id: quantity for quantity in _ALL}
+
+
+def find_quantity(name: str) -> Quantity | None:
+    """Look a quantity up by its id, ignoring case; ``None`` where it is not registered."""
+    exact = QUANTITIES.get(name)
+    if exact is not None:
+        return exact
+    folded = name.strip().casefold()
+    return next((q for q in _ALL if q.id.casefold() == folded), None)
+
+
+def get_quantity(name: str) -> Quantity:
+    """Look a quantity up by its id.
+
+    Raises
+    ------
+    KeyError
+        If it is not registered.
+    """
+    quantity = find_quantity(name)
+    if quantity is None:
+        raise KeyError(f"quantity {name!r} is not registered; known are {', '.join(QUANTITIES)}")
+    return quantity

@@ -1,0 +1,1 @@
+"""Digital phantoms, scanners and studies with known truth."""

@@ -1,0 +1,1 @@
+"""Reliability statistics: table in, table out."""

@@ -1,0 +1,1 @@
+"""Workflows: the rooms joined into one run."""
