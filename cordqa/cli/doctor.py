@@ -20,7 +20,9 @@ def doctor() -> None:
     from cordqa.phantom.definition import list_phantoms, load_phantom
     from cordqa.resources import resource_root
 
-    print(f"cordqa {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    print(
+        f"cordqa {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    )
     problems = 0
     for name in ("numpy", "scipy", "pandas", "nibabel", "pydicom", "pydantic", "jinja2", "PyYAML"):
         problems += _package(name, needed=True)

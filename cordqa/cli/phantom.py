@@ -11,7 +11,7 @@ __all__ = ["phantom"]
 
 
 def phantom(
-    folder: Annotated[Path, typer.Argument(metavar="DICOM_DIR", help="Folder of DICOM (or NIfTI + JSON) files.")],
+    folder: Annotated[Path, typer.Argument(metavar="DICOM_DIR", help="Folder of DICOM or NIfTI files.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for report and tables.")],
     name: Annotated[
         str, typer.Option("--phantom", help="Phantom name (see 'cordqa list phantoms') or a YAML file.")
@@ -29,7 +29,8 @@ def phantom(
         Path | None, typer.Option(help="YAML file with tolerances; the shipped ones otherwise.")
     ] = None,
     b1_map: Annotated[
-        Path | None, typer.Option(help="NIfTI map of actual over nominal flip angle, for variable flip angle.")
+        Path | None,
+        typer.Option(help="NIfTI map of actual over nominal flip angle."),
     ] = None,
     t2_model: Annotated[
         str, typer.Option(help="Model of the multi-echo decay: exponential or epg.")

@@ -201,7 +201,7 @@ def _table(records: Sequence[Any], kind: type[Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value == "" or value == ():
+    if value is None or value in ("", ()):
         return MISSING
     if isinstance(value, float):
         return repr(float(value)) if math.isfinite(value) else MISSING
