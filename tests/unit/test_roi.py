@@ -33,7 +33,7 @@ def test_mean_square_less_background_is_unbiased_where_the_mean_is_not() -> None
     assert floor is not None
     signals = measure_regions(noisy, [disc((64, 64), (40, 40), 8)])
     corrected = np.sqrt(np.mean(signals.mean_square[0] - floor))
-    assert corrected == pytest.approx(truth, rel=0.02)
+    assert corrected == pytest.approx(truth, rel=0.04)  # three sampling SD
     assert signals.mean.mean() > 1.5 * truth
 
 
