@@ -110,7 +110,7 @@ def parse_yaml(text: str, *, where: str = "") -> Any:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         _check_events(yaml, loader, text, where)
-        return yaml.load(text, Loader=_strict_loader())  # noqa: S506 - a subclass of the safe loader
+        return yaml.load(text, Loader=_strict_loader())
     except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}, line {mark.line + 1}" if mark is not None else where

@@ -19,6 +19,10 @@ def phantom(
     serial: Annotated[
         str | None, typer.Option(help="Serial number, for example 130-0042; decides the batch.")
     ] = None,
+    batch: Annotated[str | None, typer.Option(help="Batch, where the serial number is not known.")] = None,
+    field_strength: Annotated[
+        float | None, typer.Option(help="Field strength in tesla, where the header lacks it.")
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Temperature of the phantom in degrees Celsius.")
     ] = None,
@@ -47,6 +51,8 @@ def phantom(
     settings = PhantomSettings(
         phantom=name,
         serial=serial,
+        batch=batch,
+        field_strength_T=field_strength,
         temperature_C=temperature,
         plate=plate,
         tolerances=tolerances,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +27,13 @@ class RegionSignals:
     Attributes
     ----------
     mean : ndarray, shape (n_regions, n_images)
-        Mean over the usable pixels (signed for signed data).
+        Mean over the usable pixels (signed or complex where the images are).
     mean_square : ndarray, shape (n_regions, n_images)
         Mean of the square: the consistent quantity for magnitude data, because for Rician and
         non-central chi noise its expectation is the true square plus the background's.
     noise_sd : ndarray, shape (n_images,)
-        Noise of one pixel, from the scatter inside the regions after a plane is removed.
+        Noise of one pixel (of one channel, for complex data), from the scatter inside the regions
+        after a plane is removed.
     n_pixels : ndarray of int, shape (n_regions,)
         Pixels of each region.
     coverage : ndarray, shape (n_regions,)
@@ -42,7 +44,7 @@ class RegionSignals:
         Samples that may enter a fit.
     """
 
-    mean: NDArray[np.float64]
+    mean: NDArray[np.float64] | NDArray[np.complex128]
     mean_square: NDArray[np.float64]
     noise_sd: NDArray[np.float64]
     n_pixels: NDArray[np.int64]
@@ -57,7 +59,7 @@ class RegionSignals:
 
 
 def measure_regions(
-    images: NDArray[np.floating],
+    images: NDArray[np.inexact],
     masks: Sequence[NDArray[np.bool_]],
     *,
     clipped: NDArray[np.bool_] | None = None,
@@ -79,7 +81,9 @@ def measure_regions(
     """
     n_images = len(images)
     shape = (len(masks), n_images)
-    mean, mean_square = np.full(shape, np.nan), np.full(shape, np.nan)
+    kind = np.complex128 if np.iscomplexobj(images) else np.float64
+    mean: NDArray[Any] = np.full(shape, np.nan, dtype=kind)
+    mean_square = np.full(shape, np.nan)
     scatter = np.full(shape, np.nan)
     share, finite_share = np.zeros(shape), np.zeros(shape)
     counts = np.zeros(len(masks), dtype=np.int64)
@@ -87,14 +91,14 @@ def measure_regions(
         counts[i] = np.count_nonzero(mask)
         if counts[i] == 0:
             continue
-        values = np.asarray(images[:, mask], dtype=float)
+        values = np.asarray(images[:, mask], dtype=kind)
         finite = np.isfinite(values)
         finite_share[i] = finite.mean(axis=1)
         usable = finite.sum(axis=1) >= MINIMUM_PIXELS
         filled = np.where(finite, values, 0.0)
         n = np.maximum(finite.sum(axis=1), 1)
         mean[i, usable] = (filled.sum(axis=1) / n)[usable]
-        mean_square[i, usable] = ((filled**2).sum(axis=1) / n)[usable]
+        mean_square[i, usable] = ((np.abs(filled) ** 2).sum(axis=1) / n)[usable]
         scatter[i, usable] = _detrended_sd(values, finite, mask)[usable]
         if clipped is not None:
             share[i] = clipped[:, mask].mean(axis=1)
@@ -143,7 +147,7 @@ def background_mean_square(
 
 
 def _detrended_sd(
-    values: NDArray[np.float64], finite: NDArray[np.bool_], mask: NDArray[np.bool_]
+    values: NDArray[np.inexact], finite: NDArray[np.bool_], mask: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Scatter in one region after a plane is removed, so that shading is not called noise."""
     places = np.argwhere(mask).astype(float)
@@ -154,7 +158,8 @@ def _detrended_sd(
     coefficients, *_ = np.linalg.lstsq(design, filled.T, rcond=None)
     residuals = filled.T - design @ coefficients
     freedom = np.maximum(len(places) - np.linalg.matrix_rank(design), 1)
-    return np.asarray(np.sqrt((residuals**2).sum(axis=0) / freedom))
+    channels = 2 if np.iscomplexobj(values) else 1
+    return np.asarray(np.sqrt((np.abs(residuals) ** 2).sum(axis=0) / freedom / channels))
 
 
 def _pool(scatter: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,304 @@
+"""From one series to its plates: locate, measure, fit, and decide which plate and which sphere is which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cordqa.errors import AmbiguousLabelsError, CordqaError, LocateError
+from cordqa.phantom.definition import PhantomDefinition, Plate
+from cordqa.phantom.fit import FitSettings, RegionFit, check_series, fit_regions, order_fit
+from cordqa.phantom.label import Choice, UnclearLabelsError, choose_labels
+from cordqa.phantom.locate import Location, NotLocatedError, PlateLayout, PlatePose
+from cordqa.phantom.locate_volume import locate_in_volume
+from cordqa.phantom.masks import sphere_masks
+from cordqa.phantom.reference import ReferenceValue
+from cordqa.phantom.roi import background_mean_square, measure_regions
+from cordqa.phantom.series import QUANTITY, Kind, Series
+
+__all__ = ["FoundPlate", "Search", "find_plates"]
+
+Array = NDArray[np.float64]
+#: Gives the reference values of one plate and quantity for a series.
+References = Callable[[str, str], Sequence[ReferenceValue]]
+
+#: Two plates of one geometry whose values fit this equally well cannot be told apart.
+MINIMUM_PLATE_MARGIN = 0.10
+#: Diameter of the measured region over the inner diameter of the sphere: far enough from the wall
+#: that neither partial volume nor the first ringing of the edge enters.
+REGION_SHARE = 0.6
+#: Air begins this far outside the shell.
+_AIR_MARGIN_MM = 8.0
+_DEFAULT_SHELL_MM = 200.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundPlate:
+    """One plate of one series; every array is in the order of the plate's spheres.
+
+    Attributes
+    ----------
+    plate : Plate
+    quantity : str
+        What the plate was recognised by and is judged on (T1, T2 or PD).
+    location : Location
+    pose : PlatePose
+        The labelling that was chosen.
+    choice : Choice
+        How clear the labelling was.
+    fitted : RegionFit
+    radius_mm : float
+        Of the region inside each sphere.
+    b1_used : bool
+        Whether a transmit map entered the fit.
+    """
+
+    plate: Plate
+    quantity: str
+    location: Location
+    pose: PlatePose
+    choice: Choice
+    fitted: RegionFit
+    radius_mm: float
+    b1_used: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What was found in one series, and what was refused and why."""
+
+    found: tuple[FoundPlate, ...]
+    refused: tuple[CordqaError, ...] = ()
+
+
+def find_plates(
+    series: Series,
+    kind: Kind,
+    definition: PhantomDefinition,
+    references: References,
+    *,
+    settings: FitSettings,
+    only_plate: str | None = None,
+    b1: NDArray[np.floating] | None = None,
+) -> Search:
+    """Find, fit and label the plates in one series.
+
+    Parameters
+    ----------
+    series : Series
+    kind : Kind
+    definition : PhantomDefinition
+    references : callable
+        ``references(plate_id, quantity)``; used to label spheres and plates, never to start a fit.
+    settings : FitSettings
+    only_plate : str, optional
+        Look for this plate alone.
+    b1 : ndarray, shape (n_slices, n_rows, n_columns), optional
+        Actual over nominal flip angle on the grid of the images.
+
+    Raises
+    ------
+    FitError
+        If the header cannot support the fit.
+    LocateError
+        If no plate was found, or none could be labelled.
+    """
+    check_series(series, kind)
+    plates = [p for p in definition.plates if only_plate in (None, p.id) and _concerns(p, kind)]
+    if not plates:
+        raise LocateError(
+            f"no plate of this phantom is measured by {QUANTITY[kind]}",
+            where=series.images.label,
+            todo="leave the choice of the plate to the search",
+        )
+    found: list[FoundPlate] = []
+    refused: list[CordqaError] = []
+    for layout, members in _layouts(plates):
+        try:
+            located = locate_in_volume(
+                series.images.data,
+                series.images.spacing_mm,
+                layout,
+                at_most=max(len(members), _plates_of_layout(definition, members[0])),
+                where=series.images.label,
+            )
+        except NotLocatedError as error:
+            refused.append(error)
+            continue
+        refused.extend(located.refused)
+        for location in located.plates:
+            try:
+                found.append(
+                    _label(series, kind, location, layout, members, references, definition, settings, b1)
+                )
+            except CordqaError as error:
+                refused.append(error)
+    if not found:
+        raise refused[0]
+    return Search(found=_drop_weaker_twins(found, refused), refused=tuple(refused))
+
+
+def _concerns(plate: Plate, kind: Kind) -> bool:
+    if plate.inner_diameter_mm is None or plate.outer_diameter_mm is None:
+        return False
+    return QUANTITY[kind] in plate.quantities or "PD" in plate.quantities
+
+
+def _layouts(plates: Sequence[Plate]) -> list[tuple[PlateLayout, list[Plate]]]:
+    """Group plates of the same geometry, so that each geometry is searched once."""
+    groups: dict[bytes, list[Plate]] = {}
+    for plate in plates:
+        groups.setdefault(_geometry(plate), []).append(plate)
+    return [(_layout(members[0]), members) for members in groups.values()]
+
+
+def _geometry(plate: Plate) -> bytes:
+    sizes = [plate.inner_diameter_mm, plate.outer_diameter_mm]
+    return np.array([*plate.plane_positions_mm.ravel(), *sizes], dtype=float).tobytes()
+
+
+def _plates_of_layout(definition: PhantomDefinition, plate: Plate) -> int:
+    return sum(_geometry(other) == _geometry(plate) for other in definition.plates)
+
+
+def _layout(plate: Plate) -> PlateLayout:
+    n = len(plate.spheres)
+    return PlateLayout(
+        name=plate.name,
+        sphere_ids=tuple(int(s) if s.isdigit() else i + 1 for i, s in enumerate(plate.sphere_ids)),
+        positions_mm=plate.plane_positions_mm,
+        inner_diameter_mm=np.full(n, plate.inner_diameter_mm, dtype=float),
+        outer_diameter_mm=np.full(n, plate.outer_diameter_mm, dtype=float),
+    )
+
+
+def _label(
+    series: Series,
+    kind: Kind,
+    location: Location,
+    layout: PlateLayout,
+    plates: Sequence[Plate],
+    references: References,
+    definition: PhantomDefinition,
+    settings: FitSettings,
+    b1: NDArray[np.floating] | None,
+) -> FoundPlate:
+    """Fit once at the located places, then ask every plate and labelling how well it agrees."""
+    images = series.images
+    radius = float(layout.inner_diameter_mm.min()) / 2 * REGION_SHARE
+    masks = sphere_masks(images.data.shape[1:], location.candidates[0], images.spacing_mm, radius_mm=radius)
+    signals = measure_regions(series.data, masks, clipped=images.clipped)
+    outside = _outside(images.data.shape[1:], location.candidates[0], images.spacing_mm, definition)
+    floor = None if series.signed else background_mean_square(images.data, outside)
+    local_b1 = None if b1 is None else np.array([np.nanmean(b1[mask]) for mask in masks])
+    fitted = fit_regions(series, kind, signals, floor_mean_square=floor, settings=settings, b1=local_b1)
+    offers: list[tuple[Plate, str, Choice]] = []
+    refusals: list[UnclearLabelsError] = []
+    for plate in plates:
+        for quantity in _judged_quantities(plate, kind):
+            reference = np.array([value.value for value in references(plate.id, quantity)])
+            try:
+                offers.append((plate, quantity, _choose(fitted, quantity, location, reference, images.label)))
+            except UnclearLabelsError as error:
+                refusals.append(error)
+    if not offers:
+        raise max(refusals, key=lambda error: error.choice.score)
+    plate, quantity, choice = _best(offers, images.label)
+    return FoundPlate(
+        plate=plate,
+        quantity=quantity,
+        location=location,
+        pose=location.candidates[choice.index],
+        choice=choice,
+        fitted=order_fit(fitted, location.orders[choice.index]),
+        radius_mm=radius,
+        b1_used=b1 is not None,
+    )
+
+
+def _judged_quantities(plate: Plate, kind: Kind) -> list[str]:
+    """What a plate can be recognised by in this kind of series: its relaxation time, or its density."""
+    if QUANTITY[kind] in plate.quantities:
+        return [QUANTITY[kind]]
+    return ["PD"] if "PD" in plate.quantities else []
+
+
+def _choose(fitted: RegionFit, quantity: str, location: Location, reference: Array, where: str) -> Choice:
+    values, spread = _values(fitted, quantity, reference)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_values = np.log(np.where(values > 0, values, np.nan))
+        log_reference = np.log(np.where(reference > 0, reference, np.nan))
+    return choose_labels(
+        log_values[location.orders],
+        log_reference,
+        log_uncertainty=spread[location.orders],
+        where=where,
+    )
+
+
+def _values(fitted: RegionFit, quantity: str, reference: Array) -> tuple[Array, Array]:
+    """Return values in the unit of the reference with their relative uncertainty."""
+    if quantity != "PD":
+        spread = fitted.fit.relative_standard_error
+        # Without spare samples there is no standard error; the value still has a vote.
+        return fitted.values_ms, np.where(np.isfinite(spread), spread, 0.0)
+    density = fitted.fit.parameters["m0"]
+    known = np.isfinite(density) & (density > 0)
+    if not known.any():
+        return density, np.zeros(len(density))
+    # The scale of a signal is arbitrary: bring both to the same geometric mean.
+    scale = np.exp(np.nanmean(np.log(reference)) - np.mean(np.log(density[known])))
+    return np.asarray(density * scale), np.zeros(len(density))
+
+
+def _best(offers: Sequence[tuple[Plate, str, Choice]], where: str) -> tuple[Plate, str, Choice]:
+    """Take the plate that agrees best, unless another agrees almost as well."""
+    ranked = sorted(offers, key=lambda offer: -offer[2].score)
+    best = ranked[0]
+    if len(ranked) > 1 and best[2].score - ranked[1][2].score < MINIMUM_PLATE_MARGIN:
+        raise AmbiguousLabelsError(
+            f"{best[0].name} and {ranked[1][0].name} agree with the measured values almost equally well",
+            where=where,
+            found=f"agreement {best[2].score:.2f} and {ranked[1][2].score:.2f}",
+            expected=f"a lead of at least {MINIMUM_PLATE_MARGIN:.2f}",
+            todo="name the plate with --plate",
+        )
+    return best
+
+
+def _drop_weaker_twins(found: Sequence[FoundPlate], refused: list[CordqaError]) -> tuple[FoundPlate, ...]:
+    """Keep one place per plate: neighbouring slices may show the same plate twice."""
+    kept: dict[str, FoundPlate] = {}
+    for item in sorted(found, key=lambda f: -f.choice.score):
+        if item.plate.id not in kept:
+            kept[item.plate.id] = item
+            continue
+        refused.append(
+            LocateError(
+                f"{item.plate.name} was recognised twice; the place that agrees better is used",
+                found=f"slices {kept[item.plate.id].pose.slice_index + 1} and {item.pose.slice_index + 1}",
+            )
+        )
+    return tuple(kept[key] for key in sorted(kept))
+
+
+def _outside(
+    shape: Sequence[int],
+    pose: PlatePose,
+    spacing_mm: Sequence[float],
+    definition: PhantomDefinition,
+) -> NDArray[np.bool_]:
+    """Pixels surely in air: farther from the plate than any part of the phantom can be."""
+    shell = (definition.shell_inner_diameter_mm or _DEFAULT_SHELL_MM) / 2 + _AIR_MARGIN_MM
+    # In the slice of the plate itself the phantom is no wider than its shell; away from it a
+    # plate off the middle leaves up to one more radius on the far side.
+    reach = shell if shape[0] == 1 else 2 * shell
+    centre = pose.voxels.mean(axis=0)
+    steps = [(np.arange(n) - c) * s for n, c, s in zip(shape, centre, spacing_mm, strict=True)]
+    if shape[0] == 1:
+        steps[0] = np.zeros(1)
+    squared = steps[0][:, None, None] ** 2 + steps[1][None, :, None] ** 2 + steps[2][None, None, :] ** 2
+    return np.asarray(squared > reach**2)

@@ -1,0 +1,68 @@
+"""The report as one HTML file that opens without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from cordqa.records import Result
+from cordqa.report.sections import build_page, link_dois, status_look
+from cordqa.report.words import clean_text, status_word
+from cordqa.resources import resource_path
+
+__all__ = ["render_report"]
+
+
+@cache
+def _read(name: str) -> str:
+    return resource_path("reports", name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"dois": link_dois, "look": status_look, "word": status_word}
+    return environment.from_string(_read("report.html.j2"))
+
+
+def _hash_source(script: str) -> str:
+    """Return the script's hash as a content security policy names it: no other script may run."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def render_report(result: Result) -> str:
+    """Write a result as a complete HTML page.
+
+    The page holds its style, script, figures and tables; it fetches nothing, and its content
+    security policy forbids that it ever does.  Every text is escaped, whatever header or table it
+    came from.  The same result gives the same page.
+
+    Parameters
+    ----------
+    result : Result
+        What one command found.  It may hold nothing but errors.
+
+    Returns
+    -------
+    str
+        HTML, to be written as UTF-8.
+
+    Notes
+    -----
+    A figure that cannot be drawn from its data is replaced by a sentence that says why.
+    """
+    script = _read("script.js")
+    html = _template().render(
+        page=build_page(result),
+        style=Markup(_read("style.css")),  # our own file, not input
+        script=Markup(script),  # our own file, not input
+        script_hash=_hash_source(script),
+    )
+    return clean_text(html)

@@ -1,0 +1,310 @@
+"""What stands on the page, in order: each section appears only where it has something to say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from cordqa.records import Figure, Outcome, Result, State, Status
+from cordqa.report.attention import Alert, collect_alerts
+from cordqa.report.charts import Drawing, FigureDataError, Key, draw_figure
+from cordqa.report.measurement_table import measurement_table
+from cordqa.report.statistic_tables import statistic_tables
+from cordqa.report.tables import Table
+from cordqa.report.words import count_noun, status_word
+
+__all__ = ["FigureView", "Page", "Section", "build_page", "link_dois", "status_look"]
+
+_LOOKS = {Status.PASS: "pass", Status.WARN: "warn", Status.FAIL: "fail", Status.NOT_EVALUATED: "none"}
+_VERDICTS = {
+    Status.PASS: "Passed",
+    Status.WARN: "Passed with warnings",
+    Status.FAIL: "Failed",
+    Status.NOT_EVALUATED: "Not evaluated",
+}
+#: Where a figure stands, by kind; kinds that are not listed come last.
+_PLACES: dict[str, tuple[str, ...]] = {
+    "spheres": ("plate",),
+    "reference": ("identity", "rate_linearity", "linearity", "scatter"),
+    "fits": ("curves",),
+    "reliability": ("heatmap", "bars", "forest", "components", "bland_altman"),
+    "values": ("strip",),
+    "drift": ("control_chart",),
+    "diagnosis": ("roc",),
+}
+_TITLES = {
+    "spheres": "Located spheres",
+    "reference": "Measured against reference",
+    "fits": "Fitted curves",
+    "measurements": "Measurements",
+    "reliability": "Reliability",
+    "values": "Distribution of values",
+    "drift": "Over time",
+    "diagnosis": "Diagnostic value",
+    "figures": "Further figures",
+}
+_DOI = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:\s*)?(10\.\d{4,9}/[^\s\"<>]+)", re.IGNORECASE)
+#: Figures that are open when the page is; the others unfold on a click.
+_OPEN_CURVES = 2
+_OPEN_PLATES = 8
+_OPEN_OUTCOMES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FigureView:
+    """A figure as the template places it; ``problem`` says why there is no drawing."""
+
+    id: str
+    title: str
+    caption: str
+    drawing: Drawing | None
+    problem: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section with figures, tables or both."""
+
+    id: str
+    title: str
+    figures: Sequence[FigureView] = ()
+    tables: Sequence[Table] = ()
+    legend: Sequence[Key] = ()
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything that the template needs."""
+
+    result: Result
+    look: str
+    verdict: str
+    counts: Sequence[tuple[str, str]]
+    alerts: Sequence[Alert]
+    notes: Sequence[Alert]
+    notes_title: str
+    quiet: str
+    states: str
+    outcomes: Sequence[Outcome]
+    folded_outcomes: Sequence[Outcome]
+    design: Sequence[FigureView]
+    sections: Sequence[Section]
+    provenance: Sequence[tuple[str, str]]
+    config: Sequence[tuple[str, str]]
+    hashes: Sequence[tuple[str, str]]
+    contents: Sequence[tuple[str, str]]
+
+
+def status_look(status: Status) -> str:
+    """Return the name by which style sheet and icons know a status."""
+    return _LOOKS[status]
+
+
+def build_page(result: Result) -> Page:
+    """Prepare everything that the template writes."""
+    found = collect_alerts(result)
+    alerts = [alert for alert in found if alert.look in ("fail", "warn")]
+    notes = [alert for alert in found if alert.look not in ("fail", "warn")]
+    design, sections = _arrange(result)
+    problems = _in_state(result, State.FAILED) + _in_state(result, State.SKIPPED)
+    done = _in_state(result, State.DONE)
+    page: dict[str, Any] = {
+        "result": result,
+        "look": _LOOKS[result.status],
+        "verdict": _VERDICTS[result.status],
+        "counts": _counts(result),
+        "alerts": alerts,
+        "notes": notes,
+        "notes_title": _notes_title(notes),
+        "quiet": "" if alerts else _quiet(result),
+        "states": states_sentence(result),
+        "outcomes": problems + (done if len(done) <= _OPEN_OUTCOMES else []),
+        "folded_outcomes": done if len(done) > _OPEN_OUTCOMES else [],
+        "design": design,
+        "sections": sections,
+        "provenance": _provenance(result),
+        "config": _flatten(result.provenance.config),
+        "hashes": list(result.provenance.input_hashes.items()),
+    }
+    return Page(**page, contents=_contents(result, page))
+
+
+def _in_state(result: Result, state: State) -> list[Outcome]:
+    return [outcome for outcome in result.outcomes if outcome.state is state]
+
+
+def _counts(result: Result) -> list[tuple[str, str]]:
+    """Look and words for each status that occurs among the verdicts, most severe first."""
+    order = (Status.FAIL, Status.WARN, Status.NOT_EVALUATED, Status.PASS)
+    words = {Status.FAIL: "failed", Status.WARN: "with a warning", Status.PASS: "passed"}
+    found = [(status, sum(one.status is status for one in result.verdicts)) for status in order]
+    return [
+        (_LOOKS[status], f"{count} {words.get(status, status_word(status).lower())}")
+        for status, count in found
+        if count
+    ]
+
+
+def _notes_title(notes: Sequence[Alert]) -> str:
+    checks = sum(len(alert.cases) for alert in notes if alert.look == "none")
+    others = sum(alert.look == "info" for alert in notes)
+    parts = [
+        f"{count_noun(checks, 'check')} not evaluated" if checks else "",
+        count_noun(others, "note") if others else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _quiet(result: Result) -> str:
+    passed = sum(one.status is Status.PASS for one in result.verdicts)
+    if passed:
+        return f"Nothing: {count_noun(passed, 'check')} passed and there are no warnings."
+    return "There were no checks and no warnings." if result.measurements else ""
+
+
+def states_sentence(result: Result) -> str:
+    """Write how many units of work were done, skipped and failed."""
+    if not result.outcomes:
+        return ""
+    return ", ".join(f"{result.count(state)} {state}" for state in State)
+
+
+def _arrange(result: Result) -> tuple[list[FigureView], list[Section]]:
+    """Draw all figures and put them, with the tables, into sections."""
+    design = [_view(figure) for figure in result.figures if _is_design(figure)]
+    left = [figure for figure in result.figures if not _is_design(figure)]
+    sections = []
+    for identifier, kinds in _PLACES.items():
+        figures = [figure for kind in kinds for figure in left if figure.kind == kind]
+        views = [_view(figure, folded=_is_folded(figure, place)) for place, figure in enumerate(figures)]
+        tables = statistic_tables(result.statistics) if identifier == "reliability" else []
+        if views or tables:
+            sections.append(_section(identifier, views, tables, {figure.kind for figure in figures}))
+    known = {kind for kinds in _PLACES.values() for kind in kinds}
+    others = [_view(figure) for figure in left if figure.kind not in known]
+    if others:
+        sections.append(Section("figures", _TITLES["figures"], others))
+    return design, _with_measurements(result, sections)
+
+
+def _section(identifier: str, views: list[FigureView], tables: list[Table], kinds: set[str]) -> Section:
+    title = _TITLES[identifier]
+    if identifier == "reference" and "identity" not in kinds:
+        title = "Linearity"
+    if identifier != "spheres":
+        return Section(identifier, title, _without_repeats(views), tables)
+    # The plates look alike: one legend and one caption serve them all.
+    captions = dict.fromkeys(view.caption for view in views)
+    plain = [replace(view, caption="") for view in views] if len(captions) == 1 else views
+    shared = next(iter(captions)) if len(captions) == 1 else ""
+    return Section(identifier, title, plain, tables, _shared_legend(views), shared)
+
+
+def _without_repeats(views: list[FigureView]) -> list[FigureView]:
+    """Leave out a caption that the reader has just read."""
+    seen: set[str] = set()
+    result = []
+    for view in views:
+        result.append(replace(view, caption="") if view.caption in seen else view)
+        seen.add(view.caption)
+    return result
+
+
+def _with_measurements(result: Result, sections: list[Section]) -> list[Section]:
+    """Put the table after the fits; in a report on reliability, where it is long, at the end."""
+    if not result.measurements:
+        return sections
+    section = Section("measurements", _TITLES["measurements"], tables=[measurement_table(result)])
+    before = ("spheres", "reference", "fits")
+    place = sum(one.id in before for one in sections)
+    if result.kind == "reliability":
+        place = len(sections)
+    return [*sections[:place], section, *sections[place:]]
+
+
+def _is_design(figure: Figure) -> bool:
+    return figure.kind == "heatmap" and figure.data.get("scale") == "presence"
+
+
+def _is_folded(figure: Figure, place: int) -> bool:
+    return (figure.kind == "curves" and place >= _OPEN_CURVES) or (
+        figure.kind == "plate" and place >= _OPEN_PLATES
+    )
+
+
+def _view(figure: Figure, *, folded: bool = False) -> FigureView:
+    identifier = "figure-" + (re.sub(r"[^a-z0-9]+", "-", figure.name.lower()).strip("-") or "x")
+    try:
+        drawing, problem = draw_figure(figure), ""
+    except FigureDataError as error:
+        drawing, problem = None, str(error)
+    return FigureView(identifier, figure.title, figure.caption, drawing, problem, folded)
+
+
+def _shared_legend(views: Iterable[FigureView]) -> list[Key]:
+    """Gather the legends of plates, without repeats, in the order of the statuses."""
+    keys = {key.label: key for view in views if view.drawing for key in view.drawing.legend}
+    return [keys[word] for word in (status_word(status) for status in Status) if word in keys]
+
+
+def _provenance(result: Result) -> list[tuple[str, str]]:
+    source = result.provenance
+    packages = ", ".join(f"{name} {version}" for name, version in source.packages.items())
+    rows = [
+        ("cordqa", source.version),
+        ("Created", source.created),
+        ("Command", source.command),
+        ("Engine", source.engine),
+        ("Seed", "" if source.seed is None else str(source.seed)),
+        ("Packages", packages),
+    ]
+    return [(label, value) for label, value in rows if value]
+
+
+def _flatten(config: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Write nested settings as one line each: ``fit.model`` and its value."""
+    if isinstance(config, dict) or hasattr(config, "items"):
+        return [
+            row
+            for key, value in config.items()
+            for row in _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    if isinstance(config, (list, tuple)):
+        config = ", ".join(str(value) for value in config)
+    return [(prefix, "not set" if config is None else str(config))]
+
+
+def _contents(result: Result, page: dict[str, Any]) -> list[tuple[str, str]]:
+    """Ids and titles of the sections that the page will have."""
+    source = page["provenance"] or page["config"] or page["hashes"]
+    entries = [
+        ("attention", "What needs attention", page["alerts"] or page["notes"] or page["quiet"]),
+        ("data", "Data and exclusions", result.outcomes or page["design"]),
+        *((section.id, section.title, True) for section in page["sections"]),
+        ("methods", "Methods", result.methods),
+        ("references", "References", result.references),
+        ("provenance", "Provenance", source),
+    ]
+    return [(identifier, title) for identifier, title, there in entries if there]
+
+
+def link_dois(text: str) -> Markup:
+    """Escape a text and turn each DOI in it into a link; nothing else can become a link."""
+    parts, end = [], 0
+    for match in _DOI.finditer(text):
+        doi = match.group(1).rstrip(".,;)]")
+        # The text that was matched beyond the DOI (a full stop) stays text.
+        stop = match.start(1) + len(doi)
+        parts += [escape(text[end : match.start()]), _doi_link(doi)]
+        end = stop
+    return Markup("").join([*parts, escape(text[end:])])
+
+
+def _doi_link(doi: str) -> Markup:
+    return Markup('<a href="https://doi.org/{0}" rel="noreferrer noopener">doi:{0}</a>').format(doi)

@@ -1,0 +1,261 @@
+"""Drift of scanners: control charts per scanner and quantity, restarted at software upgrades."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cordqa.errors import ConfigError, TableError
+from cordqa.stats.control_core import (
+    RECOMMENDED_BASELINE,
+    RULES,
+    ControlChart,
+    Rule,
+    chart_values,
+    cusum_statistic,
+    ewma_statistic,
+    moving_range_sigma,
+    westgard_rules,
+)
+from cordqa.stats.quantiles import t_quantile
+from cordqa.stats.table import (
+    as_frame,
+    as_names,
+    check_columns,
+    check_level,
+    clean_table,
+    group_table,
+    join_flags,
+    stack_tables,
+    tidy,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "RULES",
+    "ControlChart",
+    "chart_values",
+    "control_points",
+    "control_summary",
+    "cusum_statistic",
+    "ewma_statistic",
+    "moving_range_sigma",
+    "westgard_rules",
+]
+
+_ESTIMATORS = {
+    True: "mean; moving range / 1.128",
+    False: "mean; standard deviation (short baseline)",
+}
+
+
+def control_points(
+    data: Any,
+    value: str,
+    *,
+    time: str,
+    by: str | Sequence[str] = ("scanner", "quantity"),
+    restart: str | Sequence[str] = (),
+    baseline: int = RECOMMENDED_BASELINE,
+    rules: Sequence[Rule] = ("shewhart", "ewma", "cusum"),
+    nan_policy: str = "raise",
+) -> pd.DataFrame:
+    """Chart every sequence of measurements against its own baseline.
+
+    Parameters
+    ----------
+    data : DataFrame, mapping or sequence of rows
+        Tidy table, one measurement per row.
+    value : str
+        Column of values in one unit per chart.
+    time : str
+        Column that orders them: dates, ISO 8601 text or numbers.
+    by : str or sequence of str
+        Columns that name a chart; different scanners or spheres never share a baseline.
+    restart : str or sequence of str
+        Columns whose change starts a new baseline, such as software.
+    baseline, rules
+        As in :func:`cordqa.stats.control_core.chart_values`.
+    nan_policy : {'raise', 'omit'}
+
+    Returns
+    -------
+    DataFrame
+        One row per measurement: ``by`` columns, ``time``, ``value``, ``segment`` (1 from the
+        start, one more after each restart), ``role`` (``baseline``, ``monitored`` or ``not
+        evaluated``), ``centre``, ``sigma``, ``low``, ``high`` (Shewhart limits), ``ewma``,
+        ``ewma_low``, ``ewma_high`` (all in the unit of the values), ``cusum_high``, ``cusum_low``,
+        ``cusum_limit`` (in spreads), ``signal`` (rules that fired) and ``note``.
+
+    Raises
+    ------
+    TableError
+        If a time cannot be understood.
+    """
+    frame = _read(data, value, time, by, restart, nan_policy)
+    tables = []
+    for group, part in group_table(frame, by):
+        ordered = part.dropna(subset=[value]).sort_values("_time", kind="stable")
+        segment = _segments(ordered, as_names(restart))
+        for number in range(1, int(segment.max(initial=0)) + 1):
+            piece = ordered.loc[segment == number]
+            chart = chart_values(piece[value].to_numpy(dtype=float), baseline=baseline, rules=rules)
+            tables.append(_point_rows(group, piece, value, time, number, chart))
+    if not tables:
+        raise TableError("no row has a usable value", where=value)
+    import pandas as pd
+
+    return pd.concat(tables, ignore_index=True)
+
+
+def _read(
+    data: Any,
+    value: str,
+    time: str,
+    by: str | Sequence[str],
+    restart: str | Sequence[str],
+    nan_policy: str,
+) -> pd.DataFrame:
+    """Check the table and add a sortable column of times."""
+    import pandas as pd
+
+    raw = as_frame(data)
+    keys = [time, *as_names(restart)]
+    check_columns(raw, [value, *keys, *as_names(by)])
+    if time in as_names(by) or time == value:
+        raise ConfigError("the column of times has another role as well", found=time)
+    frame, _ = clean_table(raw, numbers=[value], keys=keys, by=by, nan_policy=nan_policy)
+    if pd.api.types.is_numeric_dtype(frame[time]):
+        moments = frame[time]
+    else:
+        moments = pd.to_datetime(frame[time], errors="coerce", utc=True, format="mixed")
+    unreadable = frame.loc[moments.isna(), time]
+    if len(unreadable):
+        raise TableError(
+            "a time cannot be understood",
+            where=time,
+            found=repr(unreadable.iloc[0]),
+            expected="an ISO 8601 date such as 2024-05-31, or a number",
+        )
+    return frame.assign(_time=moments)
+
+
+def _segments(ordered: pd.DataFrame, restart: list[str]) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Number the stretches between changes of the restart columns, from 1."""
+    changed = np.zeros(len(ordered), dtype=bool)
+    for name in restart:
+        labels = ordered[name].astype(str).to_numpy()
+        changed[1:] |= labels[1:] != labels[:-1]
+    return np.cumsum(changed).astype(np.intp) + (1 if len(ordered) else 0)
+
+
+def _point_rows(
+    group: dict[str, Any], piece: pd.DataFrame, value: str, time: str, number: int, chart: ControlChart
+) -> pd.DataFrame:
+    """Rows of one chart."""
+    import pandas as pd
+
+    n = len(piece)
+    values = piece[value].to_numpy(dtype=float)
+    reach = chart.shewhart_limit * chart.sigma
+    fired = [", ".join(rule for rule, where in chart.signals.items() if where[index]) for index in range(n)]
+    role = np.where(np.arange(n) < chart.n_baseline, "baseline", "monitored")
+    columns: dict[str, Any] = {
+        "time": piece[time].to_numpy(),
+        "value": values,
+        "segment": number,
+        "role": "not evaluated" if chart.reason else role,
+        "centre": chart.centre,
+        "sigma": chart.sigma,
+        "low": chart.centre - reach,
+        "high": chart.centre + reach,
+        "ewma": chart.centre + chart.sigma * chart.ewma,
+        "ewma_low": chart.centre - chart.sigma * chart.ewma_limit,
+        "ewma_high": chart.centre + chart.sigma * chart.ewma_limit,
+        "cusum_high": chart.cusum_high,
+        "cusum_low": chart.cusum_low,
+        "cusum_limit": chart.cusum_limit,
+        "signal": fired,
+        "note": _chart_note(chart),
+    }
+    table = pd.DataFrame(columns, index=range(n))
+    for position, (name, key) in enumerate(group.items()):
+        table.insert(position, name, key)
+    return table
+
+
+def _chart_note(chart: ControlChart) -> str:
+    if chart.reason:
+        return f"not evaluated: {chart.reason}"
+    if chart.n_baseline < RECOMMENDED_BASELINE:
+        return (
+            f"baseline of {chart.n_baseline} values, fewer than {RECOMMENDED_BASELINE}: "
+            f"limits widened by {chart.widening:.2f} (t prediction)"
+        )
+    return ""
+
+
+def control_summary(
+    points: pd.DataFrame, *, by: str | Sequence[str] = ("scanner", "quantity"), level: float = 0.95
+) -> pd.DataFrame:
+    """Sum up each chart: its baseline, where it stands now, and what fired.
+
+    Parameters
+    ----------
+    points : DataFrame
+        From :func:`control_points`.
+    by : str or sequence of str
+        The same columns as there.
+    level : float
+        Confidence level of the interval of the baseline mean.
+
+    Returns
+    -------
+    DataFrame
+        Rows ``baseline mean``, ``baseline SD``, ``EWMA now`` and ``signals`` (monitored values
+        at which a rule fired) per chart and segment.  Flags: ``short-baseline``,
+        ``baseline-unstable`` (a baseline value beyond its own limits), ``drift`` (EWMA or CUSUM
+        beyond its limit at the last value), ``not-evaluated``.
+    """
+    check_level(level)
+    columns = [*as_names(by), "segment"]
+    check_columns(points, [*columns, "value", "role", "centre", "sigma", "ewma", "signal"])
+    return stack_tables(_summary_rows(group, part, level) for group, part in group_table(points, columns))
+
+
+def _summary_rows(group: dict[str, Any], part: pd.DataFrame, level: float) -> pd.DataFrame:
+    base = part.loc[part["role"] == "baseline"]
+    watched = part.loc[part["role"] == "monitored"]
+    centre, sigma = float(part["centre"].iloc[0]), float(part["sigma"].iloc[0])
+    half = np.nan
+    if len(base) > 1:
+        half = float(t_quantile(0.5 + 0.5 * level, len(base) - 1)) * base["value"].std() / np.sqrt(len(base))
+    fired = watched["signal"].ne("")
+    last = str(watched["signal"].iloc[-1]) if len(watched) else ""
+    now = watched.iloc[-1] if len(watched) else None
+    flags = join_flags(
+        "not-evaluated" if not len(base) else "",
+        "short-baseline" if 0 < len(base) < RECOMMENDED_BASELINE else "",
+        "baseline-unstable" if base["signal"].str.contains("shewhart").any() else "",
+        "drift" if "ewma" in last or "cusum" in last else "",
+        "out-of-limits" if "shewhart" in last or "westgard" in last else "",
+    )
+    first = f"first at {watched.loc[fired, 'time'].iloc[0]}" if fired.any() else ""
+    ewma = [np.nan] * 3 if now is None else [now["ewma"], now["ewma_low"], now["ewma_high"]]
+    return tidy(
+        group,
+        statistic=["baseline mean", "baseline SD", "EWMA now", "signals"],
+        value=[centre, sigma, ewma[0], float(fired.sum()) if len(base) else np.nan],
+        low=[centre - half, np.nan, ewma[1], np.nan],
+        high=[centre + half, np.nan, ewma[2], np.nan],
+        level=level,
+        estimator=[*[_ESTIMATORS[len(base) >= RECOMMENDED_BASELINE]] * 2, "EWMA, weight 0.2", "count"],
+        interval_method=["t", "", "control limits, 2.86 spreads of the EWMA", ""],
+        n={"baseline": len(base), "monitored": len(watched)},
+        flags=flags,
+        note=[str(part["note"].iloc[0])] * 3 + [first],
+    )

@@ -1,0 +1,366 @@
+"""A quality-assurance run of a phantom: read, find, fit, judge, and say what follows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cache, partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cordqa import __version__
+from cordqa.errors import ConfigError, CordqaError
+from cordqa.io.folder import Reading, read_folder
+from cordqa.io.maps import ScalarMap, read_b1_map
+from cordqa.io.results import prepare_folder, write_config, write_result
+from cordqa.phantom.batches import find_batch
+from cordqa.phantom.check import judge_sphere
+from cordqa.phantom.definition import PhantomDefinition, load_phantom
+from cordqa.phantom.find import FoundPlate, find_plates
+from cordqa.phantom.fit import FitSettings
+from cordqa.phantom.measure import measure_plate
+from cordqa.phantom.reference import ReferenceValue, reference_notices, reference_values
+from cordqa.phantom.series import Kind, Series, find_kind, join_parts
+from cordqa.phantom.tolerance import Tolerances, load_tolerances
+from cordqa.records import (
+    Notice,
+    Outcome,
+    Part,
+    Provenance,
+    Result,
+    Severity,
+    State,
+    Status,
+    Verdict,
+)
+from cordqa.workflow import phantom_figures, phantom_verdicts
+from cordqa.workflow.phantom_methods import methods, references
+from cordqa.workflow.phantom_records import AnalysedPlate
+
+__all__ = ["PhantomSettings", "run_phantom"]
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomSettings:
+    """Options of a run; ``None`` means "not given"."""
+
+    phantom: str = "caliber-system"
+    serial: str | None = None
+    batch: str | None = None
+    temperature_C: float | None = None
+    field_strength_T: float | None = None
+    plate: str | None = None
+    tolerances: Path | None = None
+    b1_map: Path | None = None
+    t2_model: str = "exponential"
+    show_identity: bool = False
+
+
+@dataclass(slots=True)
+class _Run:
+    """What accumulates over the series of a run."""
+
+    definition: PhantomDefinition
+    tolerances: Tolerances
+    settings: PhantomSettings
+    hints: Mapping[str, str]
+    b1: ScalarMap | None = None
+    plates: list[AnalysedPlate] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    refused: list[tuple[Series, CordqaError]] = field(default_factory=list)
+
+
+def run_phantom(
+    folder: Path,
+    out: Path,
+    *,
+    settings: PhantomSettings | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Analyse a folder of phantom scans and write tables and result into ``out``.
+
+    Parameters
+    ----------
+    folder : Path
+        DICOM files, or NIfTI with sidecars, at any depth.
+    out : Path
+        Output folder; made where it does not exist.  Earlier results in it are replaced.
+    settings : PhantomSettings, optional
+    progress : callable, optional
+        Told what is going on, one line at a time.
+
+    Returns
+    -------
+    Result
+        Also when every series failed: then the outcomes say why.
+
+    Raises
+    ------
+    InputError
+        If the folder holds nothing that can be read, or an option is not usable.
+    OutputError
+        If the output cannot be written.
+    """
+    settings = settings or PhantomSettings()
+    tell = progress or (lambda _message: None)
+    definition = load_phantom(settings.phantom)
+    tolerances = load_tolerances(settings.tolerances)
+    _check_settings(settings, definition)
+    prepare_folder(out)
+    tell(f"reading {folder}")
+    reading = read_folder(folder, show_identity=settings.show_identity)
+    run = _Run(definition, tolerances, settings, reading.hints)
+    run.notices.extend(reading.notices)
+    run.outcomes.extend(reading.outcomes)
+    if settings.b1_map is not None:
+        run.b1 = read_b1_map(settings.b1_map)
+    series = join_parts(reading.sets)
+    _note_unjoined(reading, series, run)
+    for number, one in enumerate(series, start=1):
+        tell(f"[{number}/{len(series)}] {one.images.label}")
+        _analyse(one, run)
+    result = _conclude(run, reading, folder)
+    write_config(_config(run), out)
+    write_result(result, out)
+    return result
+
+
+def _check_settings(settings: PhantomSettings, definition: PhantomDefinition) -> None:
+    """Refuse impossible options before anything is read."""
+    if settings.t2_model not in ("exponential", "epg"):
+        raise ConfigError(
+            "no such model", where="t2-model", found=settings.t2_model, expected="exponential or epg"
+        )
+    if settings.plate is not None:
+        definition.plate(settings.plate)
+    find_batch(definition, settings.serial, batch=settings.batch)
+
+
+def _analyse(series: Series, run: _Run) -> None:
+    """Analyse one series; this is the one place where a failed series is caught."""
+    images = series.images
+    run.notices.extend(images.notices)
+    kind = find_kind(images)
+    if kind is None:
+        run.outcomes.append(_outcome(series, State.SKIPPED, _why_not(series), "series.kind"))
+        return
+    try:
+        plates = _find(series, kind, run)
+    except CordqaError as error:
+        run.refused.append((series, error))
+        run.outcomes.append(_outcome(series, State.FAILED, _reason(error, images.label), error.code))
+        return
+    for plate in plates:
+        run.plates.append(plate)
+        what = f"{plate.found.plate.name}, {plate.found.quantity}"
+        run.outcomes.append(_outcome(series, State.DONE, f"{what}: {_judged(plate.verdicts)}", ""))
+
+
+def _find(series: Series, kind: Kind, run: _Run) -> list[AnalysedPlate]:
+    lookup = partial(_references, run, series)
+    cached = cache(lookup)
+    search = find_plates(
+        series,
+        kind,
+        run.definition,
+        cached,
+        settings=_fit_settings(run.settings),
+        only_plate=run.settings.plate,
+        b1=_b1_for(series, run),
+    )
+    for error in search.refused:
+        run.notices.append(
+            Notice(severity=Severity.WARNING, message=str(error), where=series.images.label, code=error.code)
+        )
+    return [_judge(series, found, cached(found.plate.id, found.quantity), run) for found in search.found]
+
+
+def _judge(series: Series, found: FoundPlate, values: tuple[ReferenceValue, ...], run: _Run) -> AnalysedPlate:
+    rows = measure_plate(series, found, values)
+    verdicts = tuple(
+        judge_sphere(row, run.tolerances, reference=value) for row, value in zip(rows, values, strict=True)
+    )
+    return AnalysedPlate(series=series, found=found, rows=rows, references=values, verdicts=verdicts)
+
+
+def _references(run: _Run, series: Series, plate: str, quantity: str) -> tuple[ReferenceValue, ...]:
+    entities, settings = series.images.entities, run.settings
+    field_T = entities.field_strength_T if settings.field_strength_T is None else settings.field_strength_T
+    if not np.isfinite(field_T) and quantity != "PD":
+        raise ConfigError(
+            "the field strength is missing from the header, so no reference value applies",
+            where=series.images.label,
+            todo="give it with --field-strength",
+        )
+    return reference_values(
+        run.definition,
+        plate,
+        quantity,
+        field_strength_T=field_T,
+        temperature_C=_temperature(series, run),
+        serial=settings.serial if settings.serial is not None else _serial_hint(run),
+        batch=settings.batch,
+    )
+
+
+def _serial_hint(run: _Run) -> str | None:
+    return None if run.settings.batch is not None else run.hints.get("serial_number")
+
+
+def _temperature(series: Series, run: _Run) -> float | None:
+    if run.settings.temperature_C is not None:
+        return run.settings.temperature_C
+    measured = series.images.values("temperature_C")
+    if np.isfinite(measured).any():
+        return float(np.nanmean(measured))
+    hint = run.hints.get("temperature_C")
+    return float(hint) if hint else None
+
+
+def _fit_settings(settings: PhantomSettings) -> FitSettings:
+    model: Literal["exponential", "epg"] = "epg" if settings.t2_model == "epg" else "exponential"
+    return FitSettings(t2_model=model)
+
+
+def _b1_for(series: Series, run: _Run) -> NDArray[np.float64] | None:
+    if run.b1 is None or find_kind(series.images) is not Kind.VARIABLE_FLIP_ANGLE:
+        return None
+    return run.b1.on_grid(series.images.affine, series.images.data.shape[1:])
+
+
+def _note_unjoined(reading: Reading, series: Sequence[Series], run: _Run) -> None:
+    """Phase or imaginary images without their partner cannot be used; they are named, not lost."""
+    used = {source for one in series for source in one.images.sources}
+    lonely = [
+        s for s in reading.sets if s.part in (Part.PHASE, Part.IMAGINARY) and not _has_partner(s, series)
+    ]
+    for images in lonely:
+        if not set(images.sources) & used:
+            reason = f"{images.part} images without the other part of the signal cannot be fitted"
+            run.outcomes.append(
+                Outcome(
+                    what=images.label,
+                    state=State.SKIPPED,
+                    reason=reason,
+                    code="series.part",
+                    sources=images.sources,
+                )
+            )
+
+
+def _has_partner(images: Any, series: Sequence[Series]) -> bool:
+    return any(
+        one.images.label == images.label and one.images.data.shape == images.data.shape for one in series
+    )
+
+
+def _why_not(series: Series) -> str:
+    images = series.images
+    if images.varies("echo_time_s"):
+        return "gradient echoes give T2*, for which the phantom has no reference values"
+    count = len(images.acquisitions)
+    return (
+        f"{count} image{'s' if count != 1 else ''} of one contrast: neither inversion time, echo time nor "
+        "flip angle varies, so no relaxation time can be fitted"
+    )
+
+
+def _outcome(series: Series, state: State, reason: str, code: str) -> Outcome:
+    images = series.images
+    return Outcome(what=images.label, state=state, reason=reason, code=code, sources=images.sources)
+
+
+def _reason(error: CordqaError, label: str) -> str:
+    """Give the sentence without the series' name, which stands beside it already."""
+    return str(error).removeprefix(f"{label}: ")
+
+
+def _judged(verdicts: Sequence[Verdict]) -> str:
+    counts = [(s, sum(v.status is s for v in verdicts)) for s in Status]
+    return ", ".join(f"{count} {status}" for status, count in counts if count)
+
+
+def _conclude(run: _Run, reading: Reading, folder: Path) -> Result:
+    judgement = phantom_verdicts.judge(run.plates, run.tolerances, run.definition)
+    rows = tuple(row for plate in run.plates for row in plate.rows)
+    result = Result(
+        kind="phantom",
+        title=f"Phantom QA: {run.definition.name}",
+        status=judgement.overall.status,
+        measurements=rows,
+        verdicts=judgement.verdicts,
+        statistics=judgement.statistics,
+        notices=tuple(
+            dict.fromkeys(
+                (*_reading_notices(reading), *run.notices, *_reference_notices(run), *judgement.notices)
+            )
+        ),
+        outcomes=tuple(run.outcomes),
+        figures=phantom_figures.draw(run.plates, run.refused, judgement),
+        methods=methods(run.plates, run.definition, run.tolerances, judgement.statistics),
+        references=references(run.plates, run.definition, judgement.statistics),
+        provenance=_provenance(run, reading, folder),
+    )
+    return replace(result, summary=phantom_verdicts.summarise(result))
+
+
+def _reading_notices(reading: Reading) -> list[Notice]:
+    return [
+        Notice(
+            severity=Severity.INFO, message=f"{count} passed over: {why}", where="folder", code="read.ignored"
+        )
+        for why, count in reading.ignored.items()
+    ]
+
+
+def _reference_notices(run: _Run) -> list[Notice]:
+    notices: list[Notice] = []
+    for plate in run.plates:
+        notices.extend(reference_notices(run.definition, plate.references))
+    return notices
+
+
+def _config(run: _Run) -> dict[str, Any]:
+    config = {
+        key: str(value) if isinstance(value, Path) else value for key, value in asdict(run.settings).items()
+    }
+    config["serial_number_used"] = run.settings.serial or _serial_hint(run)
+    config["tolerances_used"] = run.tolerances.name
+    return config
+
+
+def _provenance(run: _Run, reading: Reading, folder: Path) -> Provenance:
+    packages = ("numpy", "scipy", "pydicom", "nibabel", "pydantic")
+    sources = sorted({source for images in reading.sets for source in images.sources})
+    # Paths may name people; the command is given with the words of its help text instead.
+    given = {
+        k: v for k, v in asdict(run.settings).items() if v not in (None, False) and not isinstance(v, Path)
+    }
+    options = " ".join(f"--{key.lower().replace('_', '-')} {value}" for key, value in given.items())
+    return Provenance(
+        version=__version__,
+        command=f"cordqa phantom DICOM_DIR OUT {options}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=_config(run),
+        packages={name: metadata.version(name) for name in packages},
+        input_hashes={source: _digest(folder / source) for source in sources},
+        engine=f"cordqa {__version__}",
+    )
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        # The file was readable a moment ago; that it no longer is must show, but costs no result.
+        return "not readable when hashed"

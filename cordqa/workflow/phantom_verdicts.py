@@ -1,0 +1,241 @@
+"""From rows to verdicts: spheres, plates, scanners, and the one that stands first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from cordqa.phantom.check import (
+    check_linearity,
+    check_rate_linearity,
+    judge_overall,
+    judge_plate,
+    judge_rate_linearity,
+    judge_value,
+)
+from cordqa.phantom.definition import PhantomDefinition
+from cordqa.phantom.rates import RateLinearity
+from cordqa.phantom.reference import contents_of, reference_values
+from cordqa.phantom.repeats import (
+    BETWEEN,
+    LINEARITY_NAMES,
+    WITHIN,
+    Group,
+    between_scanners,
+    concordance_over_spheres,
+    group_measurements,
+    linearity,
+    usable,
+    within_scanners,
+)
+from cordqa.phantom.tolerance import Tolerances
+from cordqa.records import Entities, Notice, Result, Severity, State, Statistic, Status, Verdict
+from cordqa.workflow.phantom_records import AnalysedPlate, Judgement
+
+__all__ = ["judge", "summarise"]
+
+#: Another batch must fit this many times better before it is mentioned, and the batch in use at
+#: least this badly: differences between batches are often smaller than those between scanners.
+_BATCH_FACTOR = 2.0
+_BATCH_LOG_ERROR = 0.04
+_RATE_QUANTITIES = ("T1", "T2")
+
+
+def judge(
+    plates: Sequence[AnalysedPlate], tolerances: Tolerances, definition: PhantomDefinition
+) -> Judgement:
+    """Judge every plate, every scanner and the whole."""
+    rates = tuple(_rates(plate, definition) for plate in plates)
+    verdicts: list[Verdict] = []
+    parts: list[Verdict] = []
+    for plate, rate in zip(plates, rates, strict=True):
+        own = [*plate.verdicts, *_rate_verdicts(plate, rate, tolerances)]
+        whole = judge_plate(
+            own,
+            tolerances,
+            plate=plate.rows[0].level,
+            quantity=plate.found.quantity,
+            entities=plate.series.images.entities,
+        )
+        parts.append(whole)
+        verdicts.extend([*own, whole])
+    groups = group_measurements(row for plate in plates for row in plate.rows)
+    statistics = tuple(_statistics(groups))
+    repeats = [verdict for group in groups for verdict in _repeat_verdicts(group, statistics, tolerances)]
+    overall = judge_overall([*parts, *repeats])
+    return Judgement(
+        overall=overall,
+        verdicts=(overall, *verdicts, *repeats),
+        statistics=statistics,
+        notices=tuple(notice for plate in plates for notice in _batch_doubt(plate, definition)),
+        groups=groups,
+        rates=rates,
+    )
+
+
+def _rates(plate: AnalysedPlate, definition: PhantomDefinition) -> RateLinearity | None:
+    """Check 1/T against concentration over the spheres that the protocol determines."""
+    if plate.found.quantity not in _RATE_QUANTITIES:
+        return None
+    contents = contents_of(definition, plate.found.plate.id, batch=plate.references[0].batch)
+    if not contents:
+        return None
+    concentrations = [contents.get(sphere, math.nan) for sphere in plate.found.plate.sphere_ids]
+    values = [row.value if usable(row) else math.nan for row in plate.rows]
+    return check_rate_linearity(concentrations, values, [row.standard_uncertainty for row in plate.rows])
+
+
+def _rate_verdicts(plate: AnalysedPlate, rate: RateLinearity | None, tolerances: Tolerances) -> list[Verdict]:
+    if rate is None:
+        return []
+    return [
+        judge_rate_linearity(
+            rate,
+            tolerances,
+            quantity=plate.found.quantity,
+            plate=plate.rows[0].level,
+            spheres=plate.found.plate.sphere_ids,
+            entities=plate.series.images.entities,
+        )
+    ]
+
+
+def _statistics(groups: Iterable[Group]) -> Iterable[Statistic]:
+    for group in groups:
+        yield from linearity(group)
+        yield from within_scanners(group)
+        yield from between_scanners(group)
+        yield from concordance_over_spheres(group)
+
+
+def _repeat_verdicts(group: Group, statistics: Sequence[Statistic], tolerances: Tolerances) -> list[Verdict]:
+    """Judge linearity per scanner, and the worst sphere within and between scanners."""
+    mine = [s for s in statistics if s.quantity == group.quantity and s.region.startswith(group.level)]
+    verdicts: list[Verdict] = []
+    scanners = group.by_scanner()
+    for scanner, rows in scanners.items():
+        line = {s.name: s for s in mine if s.group == scanner and s.name in LINEARITY_NAMES}
+        if len(line) == len(LINEARITY_NAMES) and group.quantity in _RATE_QUANTITIES:
+            references = [row.reference for row in rows if usable(row) and math.isfinite(row.reference)]
+            verdicts.extend(_line_verdicts(group, scanner, line, max(references), tolerances))
+        verdicts.extend(_worst(mine, WITHIN, scanner, group, tolerances))
+    field = f"{group.field_T:g} T" if math.isfinite(group.field_T) else ""
+    verdicts.extend(_worst(mine, BETWEEN, field, group, tolerances))
+    return verdicts
+
+
+def _line_verdicts(
+    group: Group, scanner: str, line: dict[str, Statistic], largest: float, tolerances: Tolerances
+) -> tuple[Verdict, ...]:
+    return check_linearity(
+        tolerances,
+        quantity=group.quantity,
+        slope=line["slope"].value,
+        intercept=line["intercept"].value,
+        r2=line["R2"].value,
+        ccc=line["CCC"].value,
+        largest_reference=largest,
+        n=line["slope"].n["spheres"],
+        plate=group.level,
+        entities=_entities(group, scanner),
+    )
+
+
+def _worst(
+    statistics: Sequence[Statistic], name: str, where: str, group: Group, tolerances: Tolerances
+) -> list[Verdict]:
+    """Judge the sphere with the largest CV; that the others are smaller needs no line each."""
+    cvs = [s for s in statistics if s.name == name and s.group == where and math.isfinite(s.value)]
+    if not cvs:
+        return []
+    worst = max(cvs, key=lambda s: s.value)
+    sphere = worst.region.removeprefix(group.level).strip()
+    counts = ", ".join(f"{count} {noun}" for noun, count in worst.n.items())
+    return [
+        judge_value(
+            name.lower().replace(" ", "-"),
+            worst.value,
+            tolerances,
+            quantity=group.quantity,
+            plate=group.level,
+            subject=f"{group.level}, {group.quantity}: {name}, {where}",
+            scope="repeats",
+            reason=f"largest of {len(cvs)} spheres, in {sphere} ({counts}; 95 % interval {worst.low:.2g} to "
+            f"{worst.high:.2g} %)",
+            entities=_entities(group, where) if name == WITHIN else None,
+        )
+    ]
+
+
+def _entities(group: Group, scanner: str) -> Entities:
+    first = group.by_scanner()[scanner][0].entities
+    return Entities(
+        scanner=scanner, vendor=first.vendor, model=first.model, field_strength_T=first.field_strength_T
+    )
+
+
+def _batch_doubt(plate: AnalysedPlate, definition: PhantomDefinition) -> list[Notice]:
+    """Say when the values suit another batch much better than the one in use."""
+    if plate.found.quantity not in _RATE_QUANTITIES or len(definition.batch_ids) < 2:
+        return []
+    first = plate.references[0]
+    errors = {batch: _log_error(plate, definition, batch) for batch in definition.batch_ids}
+    own = errors.get(first.batch, math.nan)
+    others = {b: e for b, e in errors.items() if b != first.batch and math.isfinite(e)}
+    if not others or not math.isfinite(own):
+        return []
+    best = min(others, key=lambda batch: others[batch])
+    if own < _BATCH_LOG_ERROR or own < _BATCH_FACTOR * others[best]:
+        return []
+    return [
+        Notice(
+            severity=Severity.WARNING,
+            code="reference.batch-doubt",
+            where=plate.label,
+            message=f"the values suit batch {best} (median error {100 * others[best]:.1f} %) much better "
+            f"than batch {first.batch} ({100 * own:.1f} %), which is in use; check the serial number",
+        )
+    ]
+
+
+def _log_error(plate: AnalysedPlate, definition: PhantomDefinition, batch: str) -> float:
+    first = plate.references[0]
+    values = reference_values(
+        definition,
+        plate.found.plate.id,
+        plate.found.quantity,
+        field_strength_T=first.field_strength_T,
+        temperature_C=first.temperature_C if math.isfinite(first.temperature_C) else None,
+        batch=batch,
+    )
+    logs = [
+        abs(math.log(row.value / value.value))
+        for row, value in zip(plate.rows, values, strict=True)
+        if usable(row) and row.value > 0 and math.isfinite(value.value) and value.value > 0
+    ]
+    return float(np.median(logs)) if len(logs) > 2 else math.nan
+
+
+def summarise(result: Result) -> str:
+    """Say the verdict in one or two sentences."""
+    plates = [v for v in result.verdicts if v.scope == "plate" and v.rule.startswith("worst")]
+    failed = result.count(State.FAILED)
+    tail = f" {failed} part{'s' if failed != 1 else ''} of the input could not be analysed." if failed else ""
+    if not plates:
+        return f"Nothing could be judged: no plate was measured.{tail}"
+    spheres = [v for v in result.verdicts if v.scope == "sphere"]
+    counts = {status: sum(v.status is status for v in spheres) for status in Status}
+    words = {
+        Status.PASS: "All is within tolerance",
+        Status.WARN: "No failure, but something needs attention",
+        Status.FAIL: "At least one check failed",
+        Status.NOT_EVALUATED: "Nothing could be judged",
+    }[result.status]
+    listed = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    scanners = {v.entities.scanner for v in plates}
+    return (
+        f"{words}: {len(plates)} plate measurement{'s' if len(plates) != 1 else ''} on {len(scanners)} "
+        f"scanner{'s' if len(scanners) != 1 else ''}, {len(spheres)} spheres ({listed}).{tail}"
+    )
