@@ -11,11 +11,15 @@ lies outside the range that the protocol determines.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cordqa.models.relaxometry.fitting import RelaxometryFit
 from cordqa.models.relaxometry.inversion_recovery import fit_inversion_recovery
@@ -195,7 +199,8 @@ def main() -> None:
     settings = Settings(given.repeats, given.snr, given.pixels)
     rng = np.random.default_rng(2024)
     print(
-        f"SNR {settings.snr:g} per pixel, {settings.pixels} pixels, {settings.repeats} repeats, 95 % intervals"
+        f"SNR {settings.snr:g} per pixel, {settings.pixels} pixels, "
+        f"{settings.repeats} repeats, 95 % intervals"
     )
     te_8, te_32 = 9.64e-3 * np.arange(1, 9), 8e-3 * np.arange(1, 33)
     few = Settings(max(settings.repeats // 5, 1), settings.snr, settings.pixels)

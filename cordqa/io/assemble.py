@@ -110,7 +110,7 @@ def build_set(plan: SetPlan, decoded: Decoded, names: Names, *, temperature_C: f
         part=plan.first.part,
         clipped=decoded.clipped,
         label=names.label,
-        sources=tuple(dict.fromkeys(f.file.source for image in plan.stack.images for f in image)),
+        sources=tuple(dict.fromkeys(f.name for image in plan.stack.images for f in image)),
         notices=notices,
     )
 

@@ -253,7 +253,7 @@ def _within_memory(work: _Work, plans: list[SetPlan]) -> list[SetPlan]:
     for plan, name in zip(plans, names, strict=True):
         size = plan_bytes(plan)
         if total + size > work.limits.max_total_bytes:
-            sources = tuple(dict.fromkeys(printable(f.file.source) for i in plan.stack.images for f in i))
+            sources = tuple(dict.fromkeys(f.name for i in plan.stack.images for f in i))
             work.outcomes.append(
                 Outcome(
                     what=name.label,

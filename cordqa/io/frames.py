@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from cordqa.io.files import printable
 from cordqa.records import Acquisition, Part
 
 __all__ = ["Frame", "Ignored", "PixelFile", "Scanner", "Stored"]
@@ -115,3 +116,8 @@ class Frame:
     study_uid: str = field(default="", repr=False)
     series_uid: str = field(default="", repr=False)
     instance_uid: str = field(default="", repr=False)
+
+    @property
+    def name(self) -> str:
+        """Path of the file relative to the folder, as it may be shown."""
+        return printable(self.file.source)

@@ -123,7 +123,7 @@ def _missing_notices(frames: list[Frame]) -> list[_Found]:
     found: list[_Found] = []
     needed = _NEEDED.get(frames[0].acquisition.sequence, ("echo_time_s",))
     for name in (*needed, "field_strength_T", "slice_thickness_mm"):
-        lacking = [f.file.source for f in frames if math.isnan(getattr(f.acquisition, name))]
+        lacking = [f.name for f in frames if math.isnan(getattr(f.acquisition, name))]
         if lacking:
             severity = Severity.ERROR if name in needed else Severity.WARNING
             message = f"{_ELEMENTS[name]} is missing in {list_some(lacking)}; export the original images"
@@ -138,7 +138,7 @@ def _left_out_notices(plan: SetPlan) -> list[_Found]:
     kept = len(plan.stack.images[0])
     message = (
         f"{len(left_out)} image(s) were left out because they have no counterpart in every other "
-        f"image of the set ({list_some(f.file.source for f in left_out)}); {kept} complete slice(s) remain; "
+        f"image of the set ({list_some(f.name for f in left_out)}); {kept} complete slice(s) remain; "
         "look for missing files"
     )
     return [("set.incomplete", Severity.WARNING, message)]
@@ -146,7 +146,7 @@ def _left_out_notices(plan: SetPlan) -> list[_Found]:
 
 def _value_notices(plan: SetPlan, data: NDArray[np.float32], clipped: NDArray[np.bool_]) -> list[_Found]:
     found: list[_Found] = []
-    names = [list_some(f.file.source for f in image) for image in plan.stack.images]
+    names = [list_some(f.name for f in image) for image in plan.stack.images]
     finite = [bool(np.isfinite(image).all()) for image in data]
     if not all(finite):
         bad = list_some(n for n, ok in zip(names, finite, strict=True) if not ok)

@@ -47,7 +47,9 @@ def parse_serial(text: str | int, serial: Serial | None = None) -> int:
     serial = serial or Serial()
     example = serial.example or "0042"
     shown = repr(str(text)[:40])
-    cleaned = re.sub(r"^(serial|s/?n)\b[\s.:#-]*", "", str(text).strip(), flags=re.IGNORECASE)
+    cleaned = re.sub(
+        r"^(serial(\s+(number|no))?|s/?n)\b[\s.:#-]*", "", str(text).strip(), flags=re.IGNORECASE
+    )
     match = _SERIAL.fullmatch(cleaned) if not isinstance(text, bool) else None
     if match is None or int(match["number"]) == 0:
         raise ConfigError(

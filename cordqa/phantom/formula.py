@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cordqa.errors import ConfigError
-from cordqa.phantom.definition import PhantomDefinition
+from cordqa.phantom.definition import Formula, PhantomDefinition
 from cordqa.phantom.schema import suggest
 
 __all__ = ["formula_value"]
@@ -46,6 +46,13 @@ def formula_value(
         )
     if not (_within(content, formula.valid_content) and _within(temperature_C, formula.valid_temperature_C)):
         return math.nan
+    try:
+        return _evaluate(formula, content, temperature_C)
+    except OverflowError:
+        return math.nan
+
+
+def _evaluate(formula: Formula, content: float, temperature_C: float) -> float:
     if formula.water is not None:
         kelvin = temperature_C + 273.15
         if kelvin <= formula.water.Ts_K:

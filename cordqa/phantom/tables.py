@@ -26,6 +26,10 @@ from cordqa.phantom.schema import (
 
 __all__ = ["ExtraUncertainty", "Series", "Table"]
 
+#: Values and uncertainties in the unit of their quantity; nothing that is measured is outside.
+_SMALLEST, _LARGEST = 1e-6, 1e9
+_MAX_PERCENT = 1000.0
+_Percent = Annotated[float, Field(strict=True, gt=0, le=_MAX_PERCENT)]
 _Rows = Annotated[tuple[tuple[Any, ...], ...], Field(min_length=1, max_length=MAX_ITEMS)]
 
 
@@ -48,7 +52,7 @@ class ExtraUncertainty(Strict):
 
     name: Text
     why: Text
-    percent: Annotated[dict[Identifier, Positive], Field(max_length=10, default_factory=dict)]
+    percent: Annotated[dict[Identifier, _Percent], Field(max_length=10, default_factory=dict)]
     columns: Identifiers = ()
     rows: Annotated[tuple[tuple[Any, ...], ...], Field(max_length=MAX_ITEMS)] = ()
 
@@ -67,8 +71,8 @@ class ExtraUncertainty(Strict):
         for spheres, cells in _read_rows(self.columns, self.rows):
             for sphere in spheres:
                 for name, cell in cells.items():
-                    if cell is None or cell <= 0:
-                        raise problem(f"sphere {sphere}: {name} is not a positive number")
+                    if cell is None or not 0 < cell <= _MAX_PERCENT:
+                        raise problem(f"sphere {sphere}: {name} is not between 0 and {_MAX_PERCENT:g} %")
                     if (sphere, name) in table:
                         raise problem(f"sphere {sphere} is given twice")
                     table[sphere, name] = cell
@@ -130,7 +134,7 @@ class Table(Strict):
         value, uncertainty = cells.get(quantity), cells.get(f"u_{quantity}")
         if temperature is None or not -20 <= temperature <= 60:
             raise problem(f"sphere {sphere}: the temperature is not a number between -20 and 60 C")
-        if value is None or value <= 0 or (uncertainty is not None and uncertainty <= 0):
+        if value is None or value < _SMALLEST or (uncertainty is not None and uncertainty < _SMALLEST):
             raise problem(f"sphere {sphere}: {quantity} and its uncertainty must be positive")
         return temperature, value, float("nan") if uncertainty is None else uncertainty / self.coverage_factor
 
@@ -178,7 +182,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _series(key: tuple[str, str], points: list[tuple[float, float, float]]) -> Series:

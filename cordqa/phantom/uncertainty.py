@@ -40,6 +40,10 @@ from cordqa.phantom.tables import Series, Table
 __all__ = ["Component", "components_of"]
 
 
+#: Two certificates at closer fields than this say nothing about the dependence on field.
+MIN_FIELD_RATIO = 1.3
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
     """One standard uncertainty in per cent of the value, and where it comes from."""
@@ -123,7 +127,7 @@ def _field_exponent(scan: Conditions, sphere: str) -> float:
     ]
     for first in measured:
         for second in measured:
-            if first.field_T < second.field_T and set(first.batches) & set(second.batches):
+            if first.field_T * MIN_FIELD_RATIO < second.field_T and set(first.batches) & set(second.batches):
                 pair = (first.series[sphere, scan.quantity], second.series[sphere, scan.quantity])
                 common = [t for t in pair[0].temperatures_C if t in pair[1].temperatures_C]
                 if common:

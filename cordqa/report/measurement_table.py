@@ -47,7 +47,7 @@ def measurement_table(result: Result) -> Table:
     columns = [
         *_place_columns(measurements),
         *_value_columns(measurements),
-        *_reference_columns(measurements),
+        *_reference_columns(measurements, verdicts),
         *_verdict_columns(measurements, verdicts, sources),
         Column("Notes", [_notes(one) for one in measurements], "note"),
     ]
@@ -104,12 +104,16 @@ def _constants(measurements: Sequence[Measurement]) -> list[str]:
 def _uncertainty_remark(measurements: Sequence[Measurement]) -> list[str]:
     if not any(math.isfinite(half_width(one)) for one in measurements):
         return []
-    levels = sorted({round(100 * one.interval_level) for one in measurements if math.isfinite(one.low)})
+    levels = sorted({round(100 * one.interval_level) for one in measurements if _has_interval(one)})
     stated = f"the {' or '.join(str(level) for level in levels)} % interval" if levels else ""
     twice = "twice the standard uncertainty"
-    if stated and any(not math.isfinite(one.low) for one in measurements):
+    if stated and any(math.isfinite(one.value) and not _has_interval(one) for one in measurements):
         return [f"± is half of {stated}, or {twice} where only that is known."]
     return [f"± is half of {stated}." if stated else f"± is {twice}."]
+
+
+def _has_interval(measurement: Measurement) -> bool:
+    return all(math.isfinite(end) for end in (measurement.low, measurement.high, measurement.interval_level))
 
 
 def _value_columns(measurements: Sequence[Measurement]) -> list[Column]:
@@ -121,20 +125,24 @@ def _value_columns(measurements: Sequence[Measurement]) -> list[Column]:
             [uncertainty for _, uncertainty in pairs],
             "plusminus",
             [half_width(one) for one in measurements],
+            name="Expanded uncertainty",
         ),
         Column("Unit", [pretty_unit(one.unit) for one in measurements]),
     ]
 
 
-def _reference_columns(measurements: Sequence[Measurement]) -> list[Column]:
+def _reference_columns(
+    measurements: Sequence[Measurement], verdicts: Sequence[Verdict | None]
+) -> list[Column]:
     errors = [_error_percent(one) for one in measurements]
+    limits = [(one.low, one.high) if one and one.unit == "%" else () for one in verdicts]
     references = [
         format_pair(one.reference, 2 * one.reference_uncertainty)[0] if math.isfinite(one.reference) else ""
         for one in measurements
     ]
     return [
         Column("Reference", references, "number", [one.reference for one in measurements]),
-        Column("Error (%)", [_signed(error) for error in errors], "number", errors),
+        Column("Error (%)", [_signed(*pair) for pair in zip(errors, limits, strict=True)], "number", errors),
     ]
 
 
@@ -144,12 +152,16 @@ def _error_percent(measurement: Measurement) -> float:
     return 100 * (measurement.value - measurement.reference) / measurement.reference
 
 
-def _signed(error: float) -> str:
+def _signed(error: float, limits: Sequence[float] = ()) -> str:
+    """Write an error to a tenth of a percent, or as far as it takes to tell it from its limit."""
     if not math.isfinite(error):
         return ""
     if abs(error) >= 1000:
         return ("+" if error > 0 else "") + format_number(error, 3)
-    text = f"{abs(error):.1f}"
+    decimals = 1
+    while decimals < 5 and any(round(error, decimals) == limit != error for limit in limits):
+        decimals += 1
+    text = f"{abs(error):.{decimals}f}"
     sign = "" if float(text) == 0 else "+" if error > 0 else MINUS
     return sign + text
 

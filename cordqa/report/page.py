@@ -31,9 +31,9 @@ def _template() -> Template:
     return environment.from_string(_read("report.html.j2"))
 
 
-def _hash_source(script: str) -> str:
-    """Return the script's hash as a content security policy names it: no other script may run."""
-    digest = hashlib.sha256(script.encode("utf-8")).digest()
+def _hash_source(text: str) -> str:
+    """Return a hash as a content security policy names it: no other script or style may apply."""
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
@@ -58,10 +58,11 @@ def render_report(result: Result) -> str:
     -----
     A figure that cannot be drawn from its data is replaced by a sentence that says why.
     """
-    script = _read("script.js")
+    style, script = _read("style.css"), _read("script.js")
     html = _template().render(
         page=build_page(result),
-        style=Markup(_read("style.css")),  # our own file, not input
+        style=Markup(style),  # our own file, not input
+        style_hash=_hash_source(style),
         script=Markup(script),  # our own file, not input
         script_hash=_hash_source(script),
     )

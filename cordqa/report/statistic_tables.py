@@ -92,7 +92,8 @@ def _by_name(statistics: Sequence[Statistic]) -> list[tuple[str, str]]:
 
 
 def _levels(statistics: Sequence[Statistic]) -> set[float]:
-    return {one.interval_level for one in statistics if math.isfinite(one.low) or math.isfinite(one.high)}
+    bounded = (one for one in statistics if math.isfinite(one.low) or math.isfinite(one.high))
+    return {one.interval_level for one in bounded if math.isfinite(one.interval_level)}
 
 
 def _interval_label(statistics: Sequence[Statistic]) -> str:

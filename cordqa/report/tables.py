@@ -32,6 +32,7 @@ class Column:
     texts: Sequence[str]
     kind: Literal["text", "number", "plusminus", "status", "note", "count"] = "text"
     raw: Sequence[float | str] = ()
+    name: str = ""  # heading in a download; empty: the label
 
     @property
     def is_empty(self) -> bool:
@@ -92,7 +93,7 @@ class Table:
 
 def _column_data(column: Column, stop: int) -> dict[str, Any]:
     texts = list(column.texts[:stop])
-    data: dict[str, Any] = {"label": column.label, "kind": column.kind, **_packed(texts)}
+    data: dict[str, Any] = {"label": column.name or column.label, "kind": column.kind, **_packed(texts)}
     if column.raw:
         data["raw"] = [_plain(value) for value in column.raw[:stop]]
     return data

@@ -9,9 +9,11 @@ import numpy as np
 
 from cordqa.errors import ConfigError, TableError
 from cordqa.stats.control_core import (
+    CUSUM_LIMIT,
     RECOMMENDED_BASELINE,
     RULES,
     ControlChart,
+    Limits,
     Rule,
     chart_values,
     cusum_statistic,
@@ -47,10 +49,7 @@ __all__ = [
     "westgard_rules",
 ]
 
-_ESTIMATORS = {
-    True: "mean; moving range / 1.128",
-    False: "mean; standard deviation (short baseline)",
-}
+_SPREAD = {True: "moving range / 1.128", False: "standard deviation (short baseline)"}
 
 
 def control_points(
@@ -62,6 +61,7 @@ def control_points(
     restart: str | Sequence[str] = (),
     baseline: int = RECOMMENDED_BASELINE,
     rules: Sequence[Rule] = ("shewhart", "ewma", "cusum"),
+    limits: Limits = "prediction",
     nan_policy: str = "raise",
 ) -> pd.DataFrame:
     """Chart every sequence of measurements against its own baseline.
@@ -78,7 +78,7 @@ def control_points(
         Columns that name a chart; different scanners or spheres never share a baseline.
     restart : str or sequence of str
         Columns whose change starts a new baseline, such as software.
-    baseline, rules
+    baseline, rules, limits
         As in :func:`cordqa.stats.control_core.chart_values`.
     nan_policy : {'raise', 'omit'}
 
@@ -86,10 +86,10 @@ def control_points(
     -------
     DataFrame
         One row per measurement: ``by`` columns, ``time``, ``value``, ``segment`` (1 from the
-        start, one more after each restart), ``role`` (``baseline``, ``monitored`` or ``not
-        evaluated``), ``centre``, ``sigma``, ``low``, ``high`` (Shewhart limits), ``ewma``,
-        ``ewma_low``, ``ewma_high`` (all in the unit of the values), ``cusum_high``, ``cusum_low``,
-        ``cusum_limit`` (in spreads), ``signal`` (rules that fired) and ``note``.
+        start, one more after each restart), ``role`` (``baseline``, ``learning``, ``monitored``
+        or ``not evaluated``), ``centre``, ``sigma``, ``low``, ``high`` (Shewhart limits),
+        ``ewma``, ``ewma_low``, ``ewma_high`` (all in the unit of the values), ``cusum_high``,
+        ``cusum_low``, ``cusum_limit`` (in spreads), ``signal`` (rules that fired) and ``note``.
 
     Raises
     ------
@@ -103,7 +103,9 @@ def control_points(
         segment = _segments(ordered, as_names(restart))
         for number in range(1, int(segment.max(initial=0)) + 1):
             piece = ordered.loc[segment == number]
-            chart = chart_values(piece[value].to_numpy(dtype=float), baseline=baseline, rules=rules)
+            chart = chart_values(
+                piece[value].to_numpy(dtype=float), baseline=baseline, rules=rules, limits=limits
+            )
             tables.append(_point_rows(group, piece, value, time, number, chart))
     if not tables:
         raise TableError("no row has a usable value", where=value)
@@ -160,27 +162,23 @@ def _point_rows(
     import pandas as pd
 
     n = len(piece)
-    values = piece[value].to_numpy(dtype=float)
-    reach = chart.shewhart_limit * chart.sigma
-    fired = [", ".join(rule for rule, where in chart.signals.items() if where[index]) for index in range(n)]
-    role = np.where(np.arange(n) < chart.n_baseline, "baseline", "monitored")
     columns: dict[str, Any] = {
         "time": piece[time].to_numpy(),
-        "value": values,
+        "value": piece[value].to_numpy(dtype=float),
         "segment": number,
-        "role": "not evaluated" if chart.reason else role,
+        "role": chart.role,
         "centre": chart.centre,
         "sigma": chart.sigma,
-        "low": chart.centre - reach,
-        "high": chart.centre + reach,
+        "low": chart.centre - chart.reach,
+        "high": chart.centre + chart.reach,
         "ewma": chart.centre + chart.sigma * chart.ewma,
         "ewma_low": chart.centre - chart.sigma * chart.ewma_limit,
         "ewma_high": chart.centre + chart.sigma * chart.ewma_limit,
         "cusum_high": chart.cusum_high,
         "cusum_low": chart.cusum_low,
-        "cusum_limit": chart.cusum_limit,
-        "signal": fired,
-        "note": _chart_note(chart),
+        "cusum_limit": np.nan if chart.reason else CUSUM_LIMIT,
+        "signal": [", ".join(rule for rule, where in chart.signals.items() if where[i]) for i in range(n)],
+        "note": [_point_note(chart, index) for index in range(n)],
     }
     table = pd.DataFrame(columns, index=range(n))
     for position, (name, key) in enumerate(group.items()):
@@ -188,14 +186,13 @@ def _point_rows(
     return table
 
 
-def _chart_note(chart: ControlChart) -> str:
+def _point_note(chart: ControlChart, index: int) -> str:
     if chart.reason:
         return f"not evaluated: {chart.reason}"
-    if chart.n_baseline < RECOMMENDED_BASELINE:
-        return (
-            f"baseline of {chart.n_baseline} values, fewer than {RECOMMENDED_BASELINE}: "
-            f"limits widened by {chart.widening:.2f} (t prediction)"
-        )
+    if chart.excluded[index]:
+        return "beyond its limits, so not taken into the baseline"
+    if chart.unstable and chart.role[index] != "monitored":
+        return "the baseline has values beyond its own limits"
     return ""
 
 
@@ -216,8 +213,8 @@ def control_summary(
     Returns
     -------
     DataFrame
-        Rows ``baseline mean``, ``baseline SD``, ``EWMA now`` and ``signals`` (monitored values
-        at which a rule fired) per chart and segment.  Flags: ``short-baseline``,
+        Rows ``baseline mean``, ``baseline SD``, ``EWMA now`` and ``signals`` (how many values a
+        rule fired at) per chart and segment.  Flags: ``short-baseline``,
         ``baseline-unstable`` (a baseline value beyond its own limits), ``drift`` (EWMA or CUSUM
         beyond its limit at the last value), ``not-evaluated``.
     """
@@ -228,24 +225,31 @@ def control_summary(
 
 
 def _summary_rows(group: dict[str, Any], part: pd.DataFrame, level: float) -> pd.DataFrame:
-    base = part.loc[part["role"] == "baseline"]
-    watched = part.loc[part["role"] == "monitored"]
-    centre, sigma = float(part["centre"].iloc[0]), float(part["sigma"].iloc[0])
-    half = np.nan
-    if len(base) > 1:
-        half = float(t_quantile(0.5 + 0.5 * level, len(base) - 1)) * base["value"].std() / np.sqrt(len(base))
-    fired = watched["signal"].ne("")
-    last = str(watched["signal"].iloc[-1]) if len(watched) else ""
-    now = watched.iloc[-1] if len(watched) else None
+    judged = part.loc[part["role"].isin(["learning", "monitored"])]
+    outside = part["note"].str.startswith("beyond its limits")
+    base = part.loc[part["role"].isin(["baseline", "learning"]) & ~outside]
+    complete = len(base) >= RECOMMENDED_BASELINE
+    centre, sigma, half = np.nan, np.nan, np.nan
+    if len(base):
+        numbers = base["value"].to_numpy(dtype=float)
+        centre = float(numbers.mean())
+        sigma = moving_range_sigma(numbers) if complete else float(numbers.std(ddof=1))
+        half = float(t_quantile(0.5 + 0.5 * level, len(base) - 1)) * numbers.std(ddof=1) / np.sqrt(len(base))
+    fired = judged["signal"].ne("")
+    last = str(judged["signal"].iloc[-1]) if len(judged) else ""
     flags = join_flags(
         "not-evaluated" if not len(base) else "",
-        "short-baseline" if 0 < len(base) < RECOMMENDED_BASELINE else "",
-        "baseline-unstable" if base["signal"].str.contains("shewhart").any() else "",
+        "short-baseline" if len(base) and not complete else "",
+        "baseline-unstable" if part["note"].str.startswith("the baseline has").any() else "",
         "drift" if "ewma" in last or "cusum" in last else "",
         "out-of-limits" if "shewhart" in last or "westgard" in last else "",
     )
-    first = f"first at {watched.loc[fired, 'time'].iloc[0]}" if fired.any() else ""
-    ewma = [np.nan] * 3 if now is None else [now["ewma"], now["ewma_low"], now["ewma_high"]]
+    first = f"first at {judged.loc[fired, 'time'].iloc[0]}" if fired.any() else ""
+    short = "limits allow for the short baseline (t prediction)" if len(base) and not complete else ""
+    note = str(part["note"].iloc[0]) if not len(base) else short
+    ewma = [np.nan] * 3
+    if len(judged):
+        ewma = [float(judged[name].iloc[-1]) for name in ("ewma", "ewma_low", "ewma_high")]
     return tidy(
         group,
         statistic=["baseline mean", "baseline SD", "EWMA now", "signals"],
@@ -253,9 +257,9 @@ def _summary_rows(group: dict[str, Any], part: pd.DataFrame, level: float) -> pd
         low=[centre - half, np.nan, ewma[1], np.nan],
         high=[centre + half, np.nan, ewma[2], np.nan],
         level=level,
-        estimator=[*[_ESTIMATORS[len(base) >= RECOMMENDED_BASELINE]] * 2, "EWMA, weight 0.2", "count"],
+        estimator=["mean", _SPREAD[complete], "EWMA, weight 0.2", "values at which a rule fired"],
         interval_method=["t", "", "control limits, 2.86 spreads of the EWMA", ""],
-        n={"baseline": len(base), "monitored": len(watched)},
+        n={"baseline": len(base), "judged": len(judged)},
         flags=flags,
-        note=[str(part["note"].iloc[0])] * 3 + [first],
+        note=[note, note, note, first or note],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from cordqa.stats.quantiles import t_quantile
 __all__ = [
     "RULES",
     "ControlChart",
+    "Limits",
     "Rule",
     "chart_values",
     "cusum_statistic",
@@ -26,10 +28,14 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 Rule = Literal["shewhart", "ewma", "cusum", "westgard"]
+Limits = Literal["prediction", "plain"]
 RULES: tuple[Rule, ...] = ("shewhart", "ewma", "cusum", "westgard")
 
 #: Mean range of two normal values in standard deviations.
 MOVING_RANGE_CONSTANT = 2.0 / np.sqrt(np.pi)
+#: Degrees of freedom of the moving-range spread over those of a standard deviation: the
+#: variance of the mean of neighbouring ranges of normal values, which overlap.
+MOVING_RANGE_EFFICIENCY = 0.605
 RECOMMENDED_BASELINE = 20
 REQUIRED_BASELINE = 8
 SHEWHART_LIMIT = 3.0
@@ -114,41 +120,41 @@ class ControlChart:
 
     Attributes
     ----------
-    centre, sigma : float
-        Mean and spread of the baseline; NaN where there is none.
-    n_baseline : int
-    widening : float
-        Factor on all limits that allows for a short baseline; 1 from 20 points on.
+    centre, sigma : ndarray, shape (n,)
+        Mean and spread that each value is judged by, from the values before it.  For the first
+        eight, those of the baseline they are part of.
+    reach : ndarray, shape (n,)
+        Distance of the Shewhart limits from the centre, in the unit of the values.
+    role : ndarray of str, shape (n,)
+        ``baseline``: the first eight.  ``learning``: judged by those before, then part of the
+        baseline.  ``monitored``: judged by the complete baseline.
     z : ndarray, shape (n,)
-        Values in baseline spreads from the centre.
-    ewma, ewma_limit : ndarray, shape (n,)
-        In spreads; NaN within the baseline.
-    cusum_high, cusum_low : ndarray, shape (n,)
-        NaN within the baseline.
-    cusum_limit : float
+        Normal scores: standard normal while nothing changes, also with a short baseline.
+    ewma, ewma_limit, cusum_high, cusum_low : ndarray, shape (n,)
+        In normal scores; NaN for the first eight.
+    excluded : ndarray of bool, shape (n,)
+        Values while learning that crossed a Shewhart limit and so did not enter the baseline.
     signals : dict of str to ndarray of bool, shape (n,)
-        Per rule.  Within the baseline only ``shewhart`` is looked at, to judge the baseline.
+        Per rule.
+    unstable : bool
+        Whether a value of the complete baseline lies beyond the limits made from it.
     reason : str
         Why the chart could not be made; empty where it could.
     """
 
-    centre: float
-    sigma: float
-    n_baseline: int
-    widening: float
+    centre: FloatArray
+    sigma: FloatArray
+    reach: FloatArray
+    role: NDArray[np.str_]
     z: FloatArray
     ewma: FloatArray
     ewma_limit: FloatArray
     cusum_high: FloatArray
     cusum_low: FloatArray
-    cusum_limit: float
+    excluded: BoolArray
     signals: dict[str, BoolArray]
+    unstable: bool = False
     reason: str = ""
-
-    @property
-    def shewhart_limit(self) -> float:
-        """Distance of the Shewhart limits from the centre, in spreads."""
-        return SHEWHART_LIMIT * self.widening
 
 
 def chart_values(
@@ -156,22 +162,26 @@ def chart_values(
     *,
     baseline: int = RECOMMENDED_BASELINE,
     rules: Sequence[Rule] = ("shewhart", "ewma", "cusum"),
+    limits: Limits = "prediction",
 ) -> ControlChart:
-    """Judge a sequence of measurements against its first ones.
+    """Judge a sequence of measurements by those before.
 
     Parameters
     ----------
     values : ndarray, shape (n,)
         Finite, in the order of time, from one scanner and one software.
     baseline : int
-        How many of the first values make the baseline.  With fewer than 20 the spread is the
-        standard deviation and all limits are widened so that a single new value crosses its
-        limit as rarely (0.27 %) as with a long baseline: a t prediction interval.  Fewer than 8
-        are refused.
+        How many of the first values make the complete baseline; at least 8, and 20 recommended.
+        A complete baseline of 20 or more gives mean and moving range over 1.128; until then, from
+        the ninth value on, every value is judged by mean and standard deviation of all before.
     rules : sequence of {'shewhart', 'ewma', 'cusum', 'westgard'}
-        Single values beyond three spreads (failures); moving average (weight 0.2, limit 2.86)
-        and cumulative sum (slack 0.5, limit 4.77), both good at small lasting shifts; Westgard's
+        Single values beyond the limits (failures); moving average (weight 0.2, limit 2.86) and
+        cumulative sum (slack 0.5, limit 4.77), both good at small lasting shifts; Westgard's
         multirule.
+    limits : {'prediction', 'plain'}
+        ``prediction`` (default): t prediction limits, which a new value crosses as rarely (0.27 %)
+        as the textbook says; they come near three spreads as the baseline grows.  ``plain``: three
+        spreads whatever the baseline, which with 20 values gives four times as many false alarms.
 
     Returns
     -------
@@ -181,6 +191,7 @@ def chart_values(
     ----------
     Montgomery D. C., Introduction to Statistical Quality Control, chapters 6 and 9.
     Lucas J. M., Saccucci M. S. 1990, Technometrics 32:1, doi:10.1080/00401706.1990.10484583.
+    Hawkins D. M. 1987, The Statistician 36:299, doi:10.2307/2348827 (self-starting charts).
     """
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not np.all(np.isfinite(array)):
@@ -192,65 +203,85 @@ def chart_values(
         raise ConfigError(
             "a baseline needs more values", found=str(baseline), expected=f"at least {REQUIRED_BASELINE}"
         )
-    n_baseline = min(baseline, array.size)
-    if n_baseline < REQUIRED_BASELINE:
-        reason = f"{array.size} values; a baseline needs at least {REQUIRED_BASELINE}"
-        return _empty_chart(array.size, n_baseline, reason)
-    first = array[:n_baseline]
-    centre, sigma, widening = _baseline(first)
-    if not sigma > 1e-12 * max(abs(centre), np.finfo(float).tiny):
-        return _empty_chart(array.size, n_baseline, "the values of the baseline do not vary")
-    return _run_rules((array - centre) / sigma, centre, sigma, widening, n_baseline, rules)
+    if limits not in ("prediction", "plain"):
+        raise ConfigError("limits must be 'prediction' or 'plain'", found=str(limits))
+    if array.size < REQUIRED_BASELINE:
+        return _empty_chart(array.size, f"{array.size} values; a baseline needs {REQUIRED_BASELINE}")
+    first = array[:REQUIRED_BASELINE]
+    if not first.std() > 1e-12 * max(abs(float(first.mean())), np.finfo(float).tiny):
+        return _empty_chart(array.size, "the first values do not vary")
+    return _judge(array, baseline, rules, limits)
 
 
-def _baseline(first: FloatArray) -> tuple[float, float, float]:
-    """Centre, spread and the factor on the limits."""
-    n = first.size
-    centre = float(first.mean())
-    if n >= RECOMMENDED_BASELINE:
-        return centre, moving_range_sigma(first), 1.0
-    tail = 2.0 * (1.0 - _normal_cdf(SHEWHART_LIMIT))
-    limit = float(t_quantile(1.0 - 0.5 * tail, n - 1)) * np.sqrt(1.0 + 1.0 / n)
-    return centre, float(first.std(ddof=1)), limit / SHEWHART_LIMIT
+def _judge(array: FloatArray, baseline: int, rules: Sequence[Rule], limits: Limits) -> ControlChart:
+    n = array.size
+    centre, sigma, reach, z = (np.full(n, np.nan) for _ in range(4))
+    excluded = np.zeros(n, dtype=bool)
+    role = np.where(np.arange(n) < REQUIRED_BASELINE, "baseline", "learning").astype("<U16")
+    used = list(range(REQUIRED_BASELINE))
+    for index in range(REQUIRED_BASELINE, n):
+        known = array[used]
+        complete = len(used) >= baseline
+        role[index] = "monitored" if complete else "learning"
+        centre[index], sigma[index], reach[index], z[index] = _predict(array[index], known, complete, limits)
+        if not complete:
+            excluded[index] = abs(z[index]) > SHEWHART_LIMIT
+            used += [] if excluded[index] else [index]
+    own = array[used[:baseline]]
+    start = slice(0, REQUIRED_BASELINE)
+    centre[start], sigma[start], reach[start], _ = _predict(own[0], own, len(own) >= baseline, limits)
+    z[start] = (array[start] - centre[0]) / sigma[0]
+    unstable = len(own) >= RECOMMENDED_BASELINE and bool(np.any(np.abs(own - centre[0]) > reach[0]))
+    return _run_rules(ControlChart(centre, sigma, reach, role, z, *_blank(n), excluded, {}, unstable), rules)
 
 
-def _normal_cdf(x: float) -> float:
-    from statistics import NormalDist
+def _predict(
+    value: float, known: FloatArray, complete: bool, limits: Limits
+) -> tuple[float, float, float, float]:
+    """Centre, spread, distance of the limits and normal score of a value, from those before."""
+    from scipy.special import ndtri_exp, stdtr
 
-    return NormalDist().cdf(x)
+    n = known.size
+    centre, freedom = float(known.mean()), n - 1.0
+    if complete and n >= RECOMMENDED_BASELINE:
+        sigma, freedom = moving_range_sigma(known), MOVING_RANGE_EFFICIENCY * (n - 1.0)
+    else:
+        sigma = float(known.std(ddof=1))
+    if limits == "plain":
+        return centre, sigma, SHEWHART_LIMIT * sigma, (value - centre) / sigma
+    spread = sigma * np.sqrt(1.0 + 1.0 / n)
+    reach = float(t_quantile(NormalDist().cdf(SHEWHART_LIMIT), freedom)) * spread
+    # Through the lower tail's logarithm, so that a gross failure keeps a finite score.
+    tail = float(stdtr(freedom, -abs(value - centre) / spread))
+    score = -float(ndtri_exp(np.log(max(tail, 1e-300))))
+    return centre, sigma, reach, float(np.copysign(score, value - centre))
 
 
-def _run_rules(
-    z: FloatArray,
-    centre: float,
-    sigma: float,
-    widening: float,
-    n_baseline: int,
-    rules: Sequence[Rule],
-) -> ControlChart:
-    watched = np.arange(z.size) >= n_baseline
-    signals: dict[str, BoolArray] = {"shewhart": np.abs(z) > SHEWHART_LIMIT * widening}
-    ewma, limit, up, down = (np.full(z.size, np.nan) for _ in range(4))
-    steps = np.arange(1, z.size - n_baseline + 1)
-    ewma[watched] = ewma_statistic(z[watched])
+def _blank(n: int) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    return np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+
+
+def _run_rules(chart: ControlChart, rules: Sequence[Rule]) -> ControlChart:
+    """Fill in moving average, cumulative sums and signals."""
+    watched = slice(REQUIRED_BASELINE, chart.z.size)
+    z = chart.z[watched]
+    steps = np.arange(1, z.size + 1)
     spread = np.sqrt(EWMA_WEIGHT / (2.0 - EWMA_WEIGHT) * (1.0 - (1.0 - EWMA_WEIGHT) ** (2 * steps)))
-    limit[watched] = EWMA_LIMIT * widening * spread
-    up[watched], down[watched] = cusum_statistic(z[watched])
-    signals["ewma"] = watched & (np.abs(np.nan_to_num(ewma)) > np.nan_to_num(limit, nan=np.inf))
-    highest = np.nan_to_num(np.fmax(up, down))
-    signals["cusum"] = watched & (highest > CUSUM_LIMIT * widening)
-    westgard = np.zeros(z.size, dtype=bool)
-    for fired in westgard_rules(z[watched] / widening).values():
-        westgard[watched] |= fired
-    signals["westgard"] = westgard
-    kept = {name: fired for name, fired in signals.items() if name in rules}
-    return ControlChart(
-        centre, sigma, n_baseline, widening, z, ewma, limit, up, down, CUSUM_LIMIT * widening, kept
-    )
+    chart.ewma[watched], chart.ewma_limit[watched] = ewma_statistic(z), EWMA_LIMIT * spread
+    chart.cusum_high[watched], chart.cusum_low[watched] = cusum_statistic(z)
+    found = {
+        "shewhart": np.abs(z) > SHEWHART_LIMIT,
+        "ewma": np.abs(chart.ewma[watched]) > chart.ewma_limit[watched],
+        "cusum": np.maximum(chart.cusum_high[watched], chart.cusum_low[watched]) > CUSUM_LIMIT,
+        "westgard": np.any(list(westgard_rules(z).values()), axis=0),
+    }
+    for name in rules:
+        chart.signals[name] = np.concatenate([np.zeros(REQUIRED_BASELINE, dtype=bool), found[name]])
+    return chart
 
 
-def _empty_chart(n: int, n_baseline: int, reason: str) -> ControlChart:
+def _empty_chart(n: int, reason: str) -> ControlChart:
     nothing = np.full(n, np.nan)
-    return ControlChart(
-        np.nan, np.nan, n_baseline, np.nan, nothing, nothing, nothing, nothing, nothing, np.nan, {}, reason
-    )
+    role = np.full(n, "not evaluated")
+    none = np.zeros(n, dtype=bool)
+    return ControlChart(nothing, nothing, nothing, role, nothing, *_blank(n), none, {}, False, reason)

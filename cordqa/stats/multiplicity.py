@@ -12,22 +12,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cordqa.errors import ConfigError, InputError
-from cordqa.stats.quantiles import t_quantile
 from cordqa.stats.table import as_names, check_choice, check_columns, check_level
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Simultaneous", "adjust_p", "false_discovery_rate", "simultaneous_intervals"]
+__all__ = [
+    "Simultaneous",
+    "adjust_p",
+    "false_discovery_rate",
+    "simultaneous_intervals",
+    "simultaneous_level",
+]
 
 Array = NDArray[np.float64]
-Transform = Literal["identity", "log", "fisher"]
 
 
 def false_discovery_rate(
@@ -110,62 +114,99 @@ def adjust_p(
 
 
 class Simultaneous(NamedTuple):
-    """Estimates with pointwise and simultaneous intervals, arrays of shape (n_regions,)."""
+    """Estimates with pointwise and simultaneous intervals, arrays of shape (n_regions,).
+
+    ``pointwise_level`` is the level at which each interval had to be computed so that all of
+    them hold together.
+    """
 
     value: Array
     low: Array
     high: Array
     pointwise_low: Array
     pointwise_high: Array
-    critical: float
+    pointwise_level: float
     n_subjects: int
     n_samples: int
 
 
 def simultaneous_intervals(
     values: ArrayLike,
-    statistic: Callable[[Array], Array],
+    estimate: Callable[[Array, float], tuple[Array, Array, Array]],
     *,
-    transform: Transform = "identity",
     level: float = 0.95,
     n_samples: int = 1000,
     seed: int = 0,
 ) -> Simultaneous:
-    """Return intervals that all hold together with the given confidence (bootstrap max-t).
+    """Return intervals that all hold together with the given confidence.
 
-    Subjects are drawn with replacement, with all their regions; the critical value is the
-    quantile of the largest standardised deviation over regions.
+    How much the regions move together is found by drawing subjects, with all their regions
+    (:func:`simultaneous_level`); the intervals themselves are those of ``estimate``, which are
+    better for few subjects than anything a bootstrap can give.
 
     Parameters
     ----------
     values : array-like, shape (n_regions, n_subjects, ...)
         All regions of the same subjects; further axes are scanners and replicates.
-    statistic : callable
-        Takes an array of this shape (n_subjects may hold repeats of a subject) and returns
+    estimate : callable
+        Takes such an array and a confidence level, returns value, low and high, each of shape
         (n_regions,).
-    transform : {'identity', 'log', 'fisher'}
-        Scale on which the statistic is roughly normal: ``log`` for SD, RC and CV, ``fisher``
-        for correlations and ICC.
     level : float
-        Confidence level, of all intervals together.
+        Confidence level of all intervals together.
     n_samples : int
         Bootstrap samples, at least 200.
     seed : int
         Seed.
 
-    Returns
-    -------
-    Simultaneous
-        NaN in regions whose statistic is not finite.  The critical value is never below the
-        pointwise t quantile, since the bootstrap of few subjects is too narrow.
-
     Raises
     ------
     InputError
         If there are fewer than three subjects.
+
+    Examples
+    --------
+    >>> from cordqa.stats.repeatability_core import repeatability_arrays
+    >>> def wsd(values, level):
+    ...     found = repeatability_arrays(values, level=level)
+    ...     return found.wsd, found.wsd_low, found.wsd_high
+    >>> values = 50 + np.random.default_rng(0).normal(size=(4, 12, 2))
+    >>> found = simultaneous_intervals(values, wsd)
+    >>> bool((found.low < found.pointwise_low).all())
+    True
+    """
+    y = np.asarray(values, dtype=float)
+    each = simultaneous_level(y, lambda v: estimate(v, level)[0], level=level, n_samples=n_samples, seed=seed)
+    value, low, high = estimate(y, each)
+    _, pointwise_low, pointwise_high = estimate(y, level)
+    return Simultaneous(value, low, high, pointwise_low, pointwise_high, each, y.shape[1], n_samples)
+
+
+def simultaneous_level(
+    values: ArrayLike,
+    statistic: Callable[[Array], Array],
+    *,
+    level: float = 0.95,
+    n_samples: int = 1000,
+    seed: int = 0,
+) -> float:
+    """Return the level of each interval at which all intervals hold together.
+
+    Parameters
+    ----------
+    values : array-like, shape (n_regions, n_subjects, ...)
+        All regions of the same subjects.
+    statistic : callable
+        Takes such an array, returns (n_regions,).
+    level, n_samples, seed
+        As in :func:`simultaneous_intervals`.
+
+    Returns
+    -------
+    float
+        Between ``level`` (regions that move as one) and 1 - (1 - level) / n_regions
+        (Bonferroni, the most that any dependence can ask for).
     """
     check_level(level)
-    forward, back = _transforms(transform)
     y = np.asarray(values, dtype=float)
     if y.ndim < 2 or y.shape[1] < 3:
         raise InputError(
@@ -174,53 +215,33 @@ def simultaneous_intervals(
             expected="(n_regions, n_subjects, ...)",
         )
     if n_samples < 200:
-        raise ConfigError("too few bootstrap samples for an interval", found=str(n_samples), expected="200")
+        raise ConfigError("too few bootstrap samples", found=str(n_samples), expected="200 or more")
     n = y.shape[1]
     rng = np.random.default_rng(seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        estimate = forward(np.asarray(statistic(y), dtype=float))
-        draws = np.stack(
-            [
-                forward(np.asarray(statistic(y[:, rng.integers(0, n, n)]), dtype=float))
-                for _ in range(n_samples)
-            ]
-        )
-    draws = np.where(np.isfinite(draws), draws, math.nan)
-    usable = np.isfinite(estimate) & (np.isfinite(draws).mean(axis=0) > 0.9)
-    se = np.full(estimate.shape, math.nan)
-    # The spread of a bootstrap of n subjects is that of dividing by n.
-    se[usable] = np.nanstd(draws[:, usable], axis=0, ddof=1) * math.sqrt(n / (n - 1.0))
-    point = float(t_quantile(0.5 + level / 2.0, n - 1.0))
-    critical = max(point, _max_deviation(draws, estimate, se, usable, level))
-    low, high = back(estimate - critical * se), back(estimate + critical * se)
-    return Simultaneous(
-        value=back(estimate),
-        low=low,
-        high=high,
-        pointwise_low=back(estimate - point * se),
-        pointwise_high=back(estimate + point * se),
-        critical=critical,
-        n_subjects=n,
-        n_samples=n_samples,
-    )
+    samples = [np.asarray(statistic(y[:, rng.integers(0, n, n)]), dtype=float) for _ in range(n_samples)]
+    draws = np.stack(samples)
+    draws = draws[:, np.isfinite(draws).all(axis=0) & (np.ptp(draws, axis=0) > 0)]
+    count = draws.shape[1]
+    if count < 2:
+        return level
+    # Normal scores: only how regions move together is taken from the bootstrap.
+    rank = (np.argsort(np.argsort(draws, axis=0), axis=0) + 0.5) / n_samples
+    scores = _normal_scores(rank)
+    largest = np.empty(_PLAYS)
+    for start in range(0, _PLAYS, 500):
+        play = rng.normal(size=(500, n_samples)) @ scores / math.sqrt(n_samples)
+        largest[start : start + 500] = np.abs(play).max(axis=1)
+    critical = float(np.quantile(largest, level))
+    alpha = math.erfc(critical / math.sqrt(2.0))
+    return 1.0 - min(max(alpha, (1.0 - level) / count), 1.0 - level)
 
 
-def _max_deviation(
-    draws: Array, estimate: Array, se: Array, usable: NDArray[np.bool_], level: float
-) -> float:
-    varying = usable & (se > 0)
-    if not varying.any():
-        return 0.0
-    deviation = np.abs(draws[:, varying] - np.nanmean(draws[:, varying], axis=0)) / se[varying]
-    largest = np.nanmax(np.where(np.isfinite(deviation), deviation, 0.0), axis=1)
-    return float(np.quantile(largest, level))
+_PLAYS = 20_000
 
 
-def _transforms(name: str) -> tuple[Callable[[Any], Array], Callable[[Any], Array]]:
-    pairs: dict[str, tuple[Callable[[Any], Array], Callable[[Any], Array]]] = {
-        "identity": (np.asarray, np.asarray),
-        "log": (np.log, np.exp),
-        "fisher": (np.arctanh, np.tanh),
-    }
-    check_choice(name, pairs, name="transform")
-    return pairs[name]
+def _normal_scores(rank: Array) -> Array:
+    """Return normal scores of ranks, each column with variance 1."""
+    from scipy import special
+
+    scores = special.ndtri(rank)
+    return np.asarray(scores / scores.std(axis=0), dtype=float)

@@ -87,7 +87,7 @@ def test_volume_without_plate(content):
 
 def test_stack_of_thick_slices():
     spacing = (5.0, 1.5, 1.5)
-    images, truth = simulate_volume(shape=(40, 134, 134), spacing_mm=spacing)
+    images, truth = simulate_volume(shape=(40, 134, 134), spacing_mm=spacing, snr=60.0)
     located = locate_in_volume(images, spacing, SYSTEM)
     assert len(located.plates) == 3
     for plate, points in zip(located.plates, truth, strict=True):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -430,3 +432,38 @@ def test_judged_line_names_the_worst_sphere():
     assert "sphere 6 stands -" in verdict.reason
     assert "14 spheres" in verdict.reason
     assert verdict.subject.startswith("plate 5, T1")
+
+
+# --- a published multi-site table -------------------------------------------------------------------------
+
+
+def test_the_multi_site_table_is_judged_sensibly(shared_data):
+    """38 data sets of the 2020 challenge: within the protocol's range most spheres pass.
+
+    Spheres 1-7 lie within the inversion times of that protocol, spheres 11-14 do not: their values
+    are wrong by tens of per cent, and nothing may pass there.
+    """
+    phantom = load_phantom("caliber-system")
+    counts: dict[int, Counter[Status]] = {sphere: Counter() for sphere in range(1, 15)}
+    with (shared_data / "tables" / "rrsg_t1_tidy.csv").open(encoding="utf-8", newline="") as file:
+        table = [row for row in csv.DictReader(file) if row["sample"] == "NIST"]
+    for row in table:
+        found = reference_values(
+            phantom,
+            5,
+            "T1",
+            field_strength_T=float(row["field"]),
+            temperature_C=float(row["temp"]),
+            serial=row["serial"],
+        )
+        reference = next(v for v in found if v.sphere == row["sphere"])
+        measurement = t1(
+            value=float(row["mean"]), u=float(row["sd"]) / math.sqrt(float(row["n"])), region=row["sphere"]
+        )
+        verdict = judge_sphere(attach_reference(measurement, reference), TOLERANCES, reference=reference)
+        counts[int(row["sphere"])][verdict.status] += 1
+    for sphere in range(1, 8):
+        assert counts[sphere][Status.PASS] > 0.5 * counts[sphere].total()
+        assert counts[sphere][Status.FAIL] < 0.25 * counts[sphere].total()
+    for sphere in range(11, 15):
+        assert counts[sphere][Status.PASS] == 0

@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 
 #: A sample is signal when it is this many times the floor.
 _CLEAR_OF_FLOOR = 2.0
-_WIDTH_RATIOS = (1.0, 1.2, 1.5, 2.0)
+_WIDTH_RATIOS = (1.0, 1.1, 1.2, 1.35, 1.6, 2.0)
 
 
 def fit_multi_echo(
@@ -147,7 +147,7 @@ def choose_slice_profile(
     signal, echo_times_s, t1_s, noise_floor, valid
         As in :func:`fit_multi_echo`.  A poor T1 spoils the choice where T1 is close to T2.
     candidates : sequence of SliceProfile, optional
-        Default: uniform, and refocusing slices 1, 1.2, 1.5 and 2 times as wide as the excitation.
+        Default: uniform, and refocusing slices 1 to 2 times as wide as the excitation.
 
     Raises
     ------

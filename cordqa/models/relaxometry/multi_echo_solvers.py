@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,14 +165,13 @@ def _best_epg(
     n = len(signal)
     low = np.tile([np.log(limits[0]), -50.0, _SMALLEST_ANGLE_DEG / 180.0], (n, 1))
     high = np.tile([np.log(limits[1]), 50.0, train.profile.largest_factor], (n, 1))
-    best: LeastSquares | None = None
-    for angle in _START_ANGLES_DEG:
+
+    def solve(angle: float) -> LeastSquares:
         first = np.column_stack([start, np.full(n, angle / 180.0)])
         first[:, 1] += _amplitude_offset(model, first, signal, weight)
-        found = solve_least_squares(model, first, signal, weight=weight, low=low, high=high, tolerance=1e-5)
-        best = found if best is None else _lower(best, found)
-    assert best is not None
-    return best
+        return solve_least_squares(model, first, signal, weight=weight, low=low, high=high, tolerance=1e-5)
+
+    return reduce(_lower, (solve(angle) for angle in _START_ANGLES_DEG))
 
 
 def _amplitude_offset(

@@ -50,7 +50,7 @@ def draw_figure(figure: Figure) -> Drawing:
         known = ", ".join(sorted(FIGURE_KINDS))
         raise FigureDataError(f"the kind {figure.kind!r} is not known (known are {known})")
     try:
-        return draw(figure.data, figure.alt or figure.title)
+        return draw(figure.data, figure.alt or figure.title or figure.kind)
     except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         # The data may come from a file that someone edited; the page says so in place of the figure.
         raise FigureDataError(str(error) or type(error).__name__) from error

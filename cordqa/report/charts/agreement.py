@@ -10,6 +10,7 @@ from cordqa.report.charts.drawing import (
     Data,
     Drawing,
     FigureDataError,
+    Key,
     items,
     numbers,
     scalar,
@@ -19,7 +20,7 @@ from cordqa.report.charts.drawing import (
 )
 from cordqa.report.charts.frame import Frame
 from cordqa.report.scales import Scale, linear_scale
-from cordqa.report.svg import series_class, series_shape
+from cordqa.report.svg import Canvas, series_class, series_shape
 from cordqa.report.words import count_noun, format_number, format_range, pretty_unit
 
 __all__ = ["draw_bland_altman", "draw_roc"]
@@ -100,13 +101,19 @@ def draw_roc(data: Data, label: str) -> Drawing:
     frame.canvas.line((x(0), y(0)), (x(1), y(1)), "identity")
     for index, curve in enumerate(curves):
         _curve(frame, curve, index, x, y)
-    for index, words in enumerate(said):
-        height = frame.bottom - 14 - 16 * (len(said) - 1 - index)
-        frame.canvas.mark(
-            series_shape(index), frame.left + 128, height - 4, 3.6, f"point {series_class(index)}"
-        )
-        frame.canvas.text(frame.left + 138, height, words, "value")
-    return Drawing((frame.render(),))
+    legend = tuple(Key(_curve_icon(index), words) for index, words in enumerate(said))
+    return Drawing((frame.render(),), legend=legend)
+
+
+def _curve_icon(index: int) -> Markup:
+    canvas = Canvas(28, 14)
+    canvas.line((1, 7), (27, 7), _curve_class(index))
+    canvas.mark(series_shape(index), 14, 7, 3.6, f"point {series_class(index)}")
+    return canvas.render_icon()
+
+
+def _curve_class(index: int) -> str:
+    return f"fit {series_class(index)} dash{index % 4}"
 
 
 def _area(curve: Data) -> str:
@@ -121,7 +128,7 @@ def _curve(frame: Frame, curve: Data, index: int, x: Scale, y: Scale) -> None:
     if not all(0 <= value <= 1 for value in (*across, *up)):
         raise FigureDataError("a rate of a characteristic lies outside 0 to 1")
     points = [(x(a), y(b)) for a, b in zip(across, up, strict=True)]
-    frame.canvas.polyline(points, f"fit {series_class(index)} dash{index % 4}")
+    frame.canvas.polyline(points, _curve_class(index))
     chosen = numbers(curve, "operating")
     if len(chosen) == 2 and all(0 <= value <= 1 for value in chosen):
         tip = f"{text(curve, 'label')}: sensitivity {chosen[1]:.2f}, specificity {1 - chosen[0]:.2f}"

@@ -137,7 +137,7 @@ def _design_grid(
             canvas.text(x, top - 8, shorten(column, cell_width), "row", anchor="middle")
     for line, row in enumerate(rows):
         y = top + line * cell_height
-        canvas.text(left - 8, y + 15, shorten(row, left - 10), "row", anchor="end")
+        canvas.text(left - 8, y + 14, shorten(row, left - 10), "row", anchor="end")
         for index, value in enumerate(values[line]):
             box = (left + index * cell_width, y, cell_width, cell_height)
             _presence(canvas, box, value, f"{columns[index]}, {row}", columns[index] if swap else row)

@@ -270,7 +270,7 @@ def _error_reach(values: list[float], band: list[tuple[float, ...]]) -> float:
     if not sizes:
         return widest * 1.5 or 10.0
     typical = sizes[int(0.85 * (len(sizes) - 1))]
-    return max(1.6 * widest, min(1.1 * sizes[-1], 2.5 * max(typical, widest)), 1e-3)
+    return max(1.6 * widest, min(1.1 * sizes[-1], 2.5 * max(typical, widest)), 0.1)
 
 
 def _tolerance(frame: Frame, x: Scale, y: Scale, band: list[tuple[float, ...]]) -> None:
