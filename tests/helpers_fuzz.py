@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from helpers_dicom import add_philips_scale, enhanced_image, mr_image, picture, set_pixels, write
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -53,7 +54,7 @@ def dicom_seeds(folder: Path) -> list[bytes]:
         for syntax in (*native, DeflatedExplicitVRLittleEndian)
     ]
     for syntax in (RLELossless, JPEG2000Lossless):
-        ds = _twelve_bits()
+        ds = _twelve_bits(32, 40)  # the wavelet transform needs some room
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         ds.compress(syntax, generate_instance_uid=False)
         seeds.append(write(folder / "seed", ds, syntax).read_bytes())
@@ -67,9 +68,10 @@ def dicom_seeds(folder: Path) -> list[bytes]:
     return seeds
 
 
-def _twelve_bits() -> object:
-    ds = mr_image(picture(1))
-    set_pixels(ds, picture(1), bits_stored=12)
+def _twelve_bits(rows: int = 16, columns: int = 12) -> Dataset:
+    pixels = picture(1, rows=rows, columns=columns)
+    ds = mr_image(pixels)
+    set_pixels(ds, pixels, bits_stored=12)
     return ds
 
 

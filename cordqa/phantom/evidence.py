@@ -17,7 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EvidenceMap", "Peaks", "compute_evidence", "core_flatness", "find_peaks", "noise_level"]
+__all__ = [
+    "EvidenceMap",
+    "Peaks",
+    "compute_evidence",
+    "core_flatness",
+    "find_peaks",
+    "has_contrast",
+    "noise_level",
+]
 
 #: Noise is never taken as less than this share of the image's bright end: in a very clean image
 #: Gibbs ringing and shading would otherwise count as much as an edge.
@@ -89,7 +97,7 @@ def noise_level(image: Array32) -> float:
 
 
 def compute_evidence(
-    images: Array32,
+    images: Sequence[NDArray[np.generic]],
     spacing_mm: Sequence[float],
     radii_mm: Sequence[tuple[float, float]],
     *,
@@ -100,8 +108,9 @@ def compute_evidence(
 
     Parameters
     ----------
-    images : ndarray, shape (n_images, [n_slices,] n_rows, n_columns), float32
-        Finite values.  Sign and scale are free and may differ between images.
+    images : sequence of ndarray, each of shape ([n_slices,] n_rows, n_columns)
+        Real values; what is not finite counts as zero.  Sign and scale are free and may differ
+        between images.  One image at a time is converted.
     spacing_mm : sequence of float
         Spacing along each spatial axis.
     radii_mm : sequence of (inner, outer)
@@ -134,15 +143,18 @@ def _spread_maxima(values: Array32, step_mm: float) -> Array32:
 
 
 def _structure_tensor(
-    images: Array32, spacing_mm: Sequence[float], step_mm: float, smoothing_mm: float
+    images: Sequence[NDArray[np.generic]],
+    spacing_mm: Sequence[float],
+    step_mm: float,
+    smoothing_mm: float,
 ) -> dict[tuple[int, int], Array32]:
     """Sum gradient products of all images in units of noise; normalise to a trace below 1."""
     from scipy import ndimage
 
-    n_dims = images.ndim - 1
+    n_dims = images[0].ndim
     total: dict[tuple[int, int], Array32] = {}
     n_used = 0
-    for image in images:
+    for image in map(_unit_range, images):
         deviation = noise_level(image)
         if deviation == 0.0:
             continue
@@ -156,11 +168,27 @@ def _structure_tensor(
                 total[i, j] = total[i, j] + product if (i, j) in total else product
         n_used += 1
     if not total:
-        shape = tuple(_grid_length(n, d, step_mm) for n, d in zip(images.shape[1:], spacing_mm, strict=True))
+        shape = tuple(_grid_length(n, d, step_mm) for n, d in zip(images[0].shape, spacing_mm, strict=True))
         return {(i, j): np.zeros(shape, np.float32) for i in range(n_dims) for j in range(i, n_dims)}
     trace = sum((total[i, i] for i in range(1, n_dims)), start=total[0, 0])
     weight = np.float32(1) / (trace + np.float32(_NOISE_FACTOR * n_used * n_dims))
     return {key: product * weight for key, product in total.items()}
+
+
+def has_contrast(image: NDArray[np.generic]) -> bool:
+    """Tell whether an image holds two different finite values."""
+    finite = image[np.isfinite(image)]
+    return bool(finite.size) and bool((finite != finite.flat[0]).any())
+
+
+def _unit_range(image: NDArray[np.generic]) -> Array32:
+    """Scale an image to at most 1 in magnitude, with zero for what is not finite.
+
+    Dividing first keeps values beyond the range of 32-bit floats from overflowing.
+    """
+    values = np.where(np.isfinite(image), image, np.zeros((), image.dtype))
+    top = max(abs(float(values.min())), abs(float(values.max())))
+    return np.asarray(values / top if top > 0 else values, dtype=np.float32)
 
 
 def _gradient_noise(deviation: float, spacing_mm: Sequence[float], smoothing_mm: float) -> float:

@@ -168,7 +168,10 @@ def _collect(log_values: object, n_candidates: int | None) -> Array:
         if n_candidates is None:
             raise InputError("a function of the candidate needs the number of candidates")
         log_values = [log_values(index) for index in range(n_candidates)]
-    return np.array(log_values, dtype=float)
+    try:
+        return np.array(log_values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError("values must be numbers, as many for every candidate") from error
 
 
 def _weights(log_uncertainty: ArrayLike | None, values: Array) -> Array:

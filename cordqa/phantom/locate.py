@@ -18,7 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cordqa.errors import InputError
-from cordqa.phantom.evidence import EvidenceMap, Peaks, compute_evidence, core_flatness, find_peaks
+from cordqa.phantom.evidence import (
+    EvidenceMap,
+    Peaks,
+    compute_evidence,
+    core_flatness,
+    find_peaks,
+    has_contrast,
+)
 from cordqa.phantom.plate import (
     LocateDiagnostics,
     LocateSettings,
@@ -40,13 +47,13 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-Array32 = NDArray[np.float32]
 
 #: Poses that are refined; a plate that is there fills the first places of the ranking many times over.
 _N_REFINED = 40
 #: Below this share of spheres in place, the plate is not there at all.
 _HARDLY_THERE = 0.6
-_LARGEST_FIELD_MM = 2000.0
+#: By number of dimensions; bounds the working grid, whatever the header claims.
+_LARGEST_FIELD_MM = {2: 2000.0, 3: 600.0}
 
 
 def locate_plate(
@@ -89,7 +96,7 @@ def locate_plate(
     settings = settings or LocateSettings()
     stack = prepare_images(images, 3, settings.maximum_images, where)
     spacing = check_spacing(spacing_mm, 2, where)
-    check_field_of_view(stack.shape[1:], spacing, layout, where)
+    check_field_of_view(stack[0].shape, spacing, layout, where)
     evidence, peaks = gather_evidence(stack, spacing, layout, settings)
     matches = search(layout, evidence, peaks, settings)
     if not matches:
@@ -121,8 +128,8 @@ class Frame:
         return np.asarray(index)
 
 
-def prepare_images(images: ArrayLike, n_dims: int, at_most: int, where: str) -> Array32:
-    """Check the array, split complex images, thin out, and set what is not finite to zero."""
+def prepare_images(images: ArrayLike, n_dims: int, at_most: int, where: str) -> list[NDArray[np.generic]]:
+    """Check the array, thin it out, split complex images, and drop images that show nothing."""
     stack = np.asarray(images)
     if not (np.issubdtype(stack.dtype, np.number) or stack.dtype == np.bool_):
         raise InputError("images must hold numbers", where=where, found=str(stack.dtype))
@@ -133,31 +140,22 @@ def prepare_images(images: ArrayLike, n_dims: int, at_most: int, where: str) -> 
             found=f"shape {stack.shape}",
             expected=f"{n_dims} axes, images first, at least 8 x 8 pixels",
         )
-    stack = stack[np.unique(np.linspace(0, len(stack) - 1, min(len(stack), at_most)).round().astype(int))]
-    if np.iscomplexobj(stack):
-        stack = np.concatenate([stack.real, stack.imag])
-    prepared = [image for image in map(_unit_range, stack) if image is not None]
-    if not prepared:
+    chosen = np.unique(np.linspace(0, len(stack) - 1, min(len(stack), at_most)).round().astype(int))
+    parts = [part for k in chosen for part in _parts(stack[k])]
+    kept = [part for part in parts if has_contrast(part)]
+    if not kept:
         raise NotLocatedError(
             "the images show nothing",
             where=where,
-            found="one value everywhere" if np.isfinite(stack).any() else "no finite value",
+            found="one value everywhere" if np.isfinite(stack[chosen]).any() else "no finite value",
             expected="a plate with spheres",
             todo="check the series and how it was exported",
         )
-    return np.stack(prepared)
+    return kept
 
 
-def _unit_range(image: NDArray[np.generic]) -> Array32 | None:
-    """Scale one image to at most 1 in magnitude; None where it shows nothing.
-
-    Dividing first keeps values beyond the range of 32-bit floats from overflowing.
-    """
-    values = np.where(np.isfinite(image), image, np.zeros((), image.dtype))
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        return None
-    return np.asarray(values / max(abs(low), abs(high)), dtype=np.float32)
+def _parts(image: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+    return [image.real, image.imag] if np.iscomplexobj(image) else [image]
 
 
 def check_spacing(spacing_mm: Sequence[float], n: int, where: str) -> tuple[float, ...]:
@@ -179,13 +177,14 @@ def check_field_of_view(
     """Refuse an image that cannot hold the plate, or that is absurdly large."""
     extent = [n * d for n, d in zip(shape, spacing_mm, strict=True)]
     found = " x ".join(f"{e:.0f}" for e in extent) + " mm"
-    todo = "check the pixel spacing in the header"
-    if max(extent) > _LARGEST_FIELD_MM:
+    todo = "check the voxel spacing in the header"
+    largest = _LARGEST_FIELD_MM[len(extent)]
+    if max(extent) > largest:
         raise InputError(
             "the field of view is too large",
             where=where,
             found=found,
-            expected=f"at most {_LARGEST_FIELD_MM:.0f} mm",
+            expected=f"at most {largest:.0f} mm",
             todo=todo,
         )
     needed = 0.9 * layout.narrowest_mm
@@ -201,10 +200,13 @@ def check_field_of_view(
 
 
 def gather_evidence(
-    stack: Array32, spacing: Sequence[float], layout: PlateLayout, settings: LocateSettings
+    stack: Sequence[NDArray[np.generic]],
+    spacing: Sequence[float],
+    layout: PlateLayout,
+    settings: LocateSettings,
 ) -> tuple[tuple[EvidenceMap, ...], tuple[Peaks, ...]]:
     """Compute evidence maps for every sphere size, and their peaks."""
-    in_volume = stack.ndim == 4
+    in_volume = stack[0].ndim == 3
     evidence = compute_evidence(
         stack,
         spacing,
@@ -297,11 +299,11 @@ def _refusal(
 ) -> tuple[str, str, str, str] | None:
     """Return what is wrong, found, expected and what to do; None where nothing is."""
     n, n_seen = len(layout.sphere_ids), int(diagnostics.seen.sum())
-    is_flat = np.isnan(diagnostics.flatness).all()
-    flatness = 1.0 if is_flat else float(np.nanmedian(diagnostics.flatness))
+    in_volume = bool(np.isnan(diagnostics.flatness).all())
+    flatness = 1.0 if in_volume else float(np.nanmedian(diagnostics.flatness))
     if n_seen < _HARDLY_THERE * n:
         return (
-            f"the plate was not found in this {'volume' if is_flat else 'slice'}",
+            f"the plate was not found in this {'volume' if in_volume else 'slice'}",
             f"at best {n_seen} spheres in place",
             f"the {n} spheres of {layout.name}",
             "check that the slice cuts the plate and that the phantom is the right one",

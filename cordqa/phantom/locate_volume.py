@@ -219,7 +219,7 @@ def _in_space(
 ) -> VolumeLocation:
     """Search for whole spheres; take one plate after another out of the peaks."""
     prepared = prepare_images(stack, 4, settings.maximum_volume_images, where)
-    check_field_of_view(prepared.shape[1:], spacing, layout, where)
+    check_field_of_view(prepared[0].shape, spacing, layout, where)
     evidence, peaks = gather_evidence(prepared, spacing, layout, settings)
     frame = Frame(spacing)
     plates: list[Location] = []

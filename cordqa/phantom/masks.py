@@ -121,6 +121,8 @@ def _ball(
     spacing, middle = np.array(spacing_mm, dtype=float), np.array(centre, dtype=float)
     if not len(shape) == len(spacing) == len(middle):
         raise InputError("shape, centre and spacing must have the same number of axes")
+    if not (np.isfinite(middle).all() and bool((spacing > 0).all())):
+        raise InputError("a centre or a spacing is not usable", found=f"centre {middle}, spacing {spacing}")
     radius = _safe_radius(spacing, diameter_mm, inner_diameter_mm)
     low = np.clip(np.floor(middle - radius / spacing), 0, shape).astype(int)
     high = np.clip(np.ceil(middle + radius / spacing) + 1, 0, shape).astype(int)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from cordqa.records import Figure, Outcome, Result, State, Status
+from cordqa.records import Outcome, Result, State, Status
 from cordqa.report.attention import Alert, collect_alerts
-from cordqa.report.charts import Drawing, FigureDataError, Key, draw_figure
-from cordqa.report.measurement_table import measurement_table
-from cordqa.report.statistic_tables import statistic_tables
-from cordqa.report.tables import Table
+from cordqa.report.placement import FigureView, Section, arrange_figures
 from cordqa.report.words import count_noun, status_word
 
-__all__ = ["FigureView", "Page", "Section", "build_page", "link_dois", "status_look"]
+__all__ = ["Page", "build_page", "link_dois", "status_look"]
 
 _LOOKS = {Status.PASS: "pass", Status.WARN: "warn", Status.FAIL: "fail", Status.NOT_EVALUATED: "none"}
 _VERDICTS = {
@@ -26,56 +23,9 @@ _VERDICTS = {
     Status.FAIL: "Failed",
     Status.NOT_EVALUATED: "Not evaluated",
 }
-#: Where a figure stands, by kind; kinds that are not listed come last.
-_PLACES: dict[str, tuple[str, ...]] = {
-    "spheres": ("plate",),
-    "reference": ("identity", "rate_linearity", "linearity", "scatter"),
-    "fits": ("curves",),
-    "reliability": ("heatmap", "bars", "forest", "components", "bland_altman"),
-    "values": ("strip",),
-    "drift": ("control_chart",),
-    "diagnosis": ("roc",),
-}
-_TITLES = {
-    "spheres": "Located spheres",
-    "reference": "Measured against reference",
-    "fits": "Fitted curves",
-    "measurements": "Measurements",
-    "reliability": "Reliability",
-    "values": "Distribution of values",
-    "drift": "Over time",
-    "diagnosis": "Diagnostic value",
-    "figures": "Further figures",
-}
 _DOI = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:\s*)?(10\.\d{4,9}/[^\s\"<>]+)", re.IGNORECASE)
-#: Figures that are open when the page is; the others unfold on a click.
-_OPEN_CURVES = 2
-_OPEN_PLATES = 8
+#: Outcomes that are listed in the open; more of them fold away.
 _OPEN_OUTCOMES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class FigureView:
-    """A figure as the template places it; ``problem`` says why there is no drawing."""
-
-    id: str
-    title: str
-    caption: str
-    drawing: Drawing | None
-    problem: str = ""
-    folded: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A section with figures, tables or both."""
-
-    id: str
-    title: str
-    figures: Sequence[FigureView] = ()
-    tables: Sequence[Table] = ()
-    legend: Sequence[Key] = ()
-    caption: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +61,7 @@ def build_page(result: Result) -> Page:
     found = collect_alerts(result)
     alerts = [alert for alert in found if alert.look in ("fail", "warn")]
     notes = [alert for alert in found if alert.look not in ("fail", "warn")]
-    design, sections = _arrange(result)
+    design, sections = arrange_figures(result)
     problems = _in_state(result, State.FAILED) + _in_state(result, State.SKIPPED)
     done = _in_state(result, State.DONE)
     page: dict[str, Any] = {
@@ -173,84 +123,6 @@ def states_sentence(result: Result) -> str:
     if not result.outcomes:
         return ""
     return ", ".join(f"{result.count(state)} {state}" for state in State)
-
-
-def _arrange(result: Result) -> tuple[list[FigureView], list[Section]]:
-    """Draw all figures and put them, with the tables, into sections."""
-    design = [_view(figure) for figure in result.figures if _is_design(figure)]
-    left = [figure for figure in result.figures if not _is_design(figure)]
-    sections = []
-    for identifier, kinds in _PLACES.items():
-        figures = [figure for kind in kinds for figure in left if figure.kind == kind]
-        views = [_view(figure, folded=_is_folded(figure, place)) for place, figure in enumerate(figures)]
-        tables = statistic_tables(result.statistics) if identifier == "reliability" else []
-        if views or tables:
-            sections.append(_section(identifier, views, tables, {figure.kind for figure in figures}))
-    known = {kind for kinds in _PLACES.values() for kind in kinds}
-    others = [_view(figure) for figure in left if figure.kind not in known]
-    if others:
-        sections.append(Section("figures", _TITLES["figures"], others))
-    return design, _with_measurements(result, sections)
-
-
-def _section(identifier: str, views: list[FigureView], tables: list[Table], kinds: set[str]) -> Section:
-    title = _TITLES[identifier]
-    if identifier == "reference" and "identity" not in kinds:
-        title = "Linearity"
-    if identifier != "spheres":
-        return Section(identifier, title, _without_repeats(views), tables)
-    # The plates look alike: one legend and one caption serve them all.
-    captions = dict.fromkeys(view.caption for view in views)
-    plain = [replace(view, caption="") for view in views] if len(captions) == 1 else views
-    shared = next(iter(captions)) if len(captions) == 1 else ""
-    return Section(identifier, title, plain, tables, _shared_legend(views), shared)
-
-
-def _without_repeats(views: list[FigureView]) -> list[FigureView]:
-    """Leave out a caption that the reader has just read."""
-    seen: set[str] = set()
-    result = []
-    for view in views:
-        result.append(replace(view, caption="") if view.caption in seen else view)
-        seen.add(view.caption)
-    return result
-
-
-def _with_measurements(result: Result, sections: list[Section]) -> list[Section]:
-    """Put the table after the fits; in a report on reliability, where it is long, at the end."""
-    if not result.measurements:
-        return sections
-    section = Section("measurements", _TITLES["measurements"], tables=[measurement_table(result)])
-    before = ("spheres", "reference", "fits")
-    place = sum(one.id in before for one in sections)
-    if result.kind == "reliability":
-        place = len(sections)
-    return [*sections[:place], section, *sections[place:]]
-
-
-def _is_design(figure: Figure) -> bool:
-    return figure.kind == "heatmap" and figure.data.get("scale") == "presence"
-
-
-def _is_folded(figure: Figure, place: int) -> bool:
-    return (figure.kind == "curves" and place >= _OPEN_CURVES) or (
-        figure.kind == "plate" and place >= _OPEN_PLATES
-    )
-
-
-def _view(figure: Figure, *, folded: bool = False) -> FigureView:
-    identifier = "figure-" + (re.sub(r"[^a-z0-9]+", "-", figure.name.lower()).strip("-") or "x")
-    try:
-        drawing, problem = draw_figure(figure), ""
-    except FigureDataError as error:
-        drawing, problem = None, str(error)
-    return FigureView(identifier, figure.title, figure.caption, drawing, problem, folded)
-
-
-def _shared_legend(views: Iterable[FigureView]) -> list[Key]:
-    """Gather the legends of plates, without repeats, in the order of the statuses."""
-    keys = {key.label: key for view in views if view.drawing for key in view.drawing.legend}
-    return [keys[word] for word in (status_word(status) for status in Status) if word in keys]
 
 
 def _provenance(result: Result) -> list[tuple[str, str]]:

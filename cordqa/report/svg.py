@@ -9,13 +9,23 @@ print.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from markupsafe import Markup
 
 from cordqa.report.words import clean_text
 
-__all__ = ["SHAPES", "Canvas", "coordinate", "escape_markup", "marker_icon", "text_width"]
+__all__ = [
+    "SHAPES",
+    "Canvas",
+    "coordinate",
+    "escape_markup",
+    "marker_icon",
+    "series_class",
+    "series_shape",
+    "shorten",
+    "text_width",
+]
 
 #: Marker shapes in the order in which series take them; told apart without colour.
 SHAPES = ("circle", "square", "triangle", "diamond", "down", "plus")
@@ -237,8 +247,3 @@ def series_shape(index: int) -> str:
 def series_class(index: int) -> str:
     """Return the CSS class that colours the n-th series."""
     return f"s{index % len(SHAPES)}"
-
-
-def is_short(texts: Sequence[str], width: float, size: float = 11) -> bool:
-    """Tell whether texts fit side by side into a width."""
-    return sum(text_width(text, size) + size for text in texts) <= width

@@ -25,6 +25,7 @@ __all__ = [
     "pretty_unit",
     "quantity_label",
     "status_word",
+    "with_unit",
 ]
 
 DASH = "—"  # what stands where a number is not known

@@ -19,7 +19,7 @@ from cordqa.stats.deviance import LARGEST_THETA, Likelihood, Prepared, evaluate,
 from cordqa.stats.mixed_design import MixedDesign
 from cordqa.stats.newton import minimise_batch
 
-__all__ = ["RemlFit", "fit_reml", "simulate_values", "solve_fixed_effects"]
+__all__ = ["RemlFit", "fit_reml", "predict_effects", "simulate_values", "solve_fixed_effects"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -217,6 +217,48 @@ def solve_fixed_effects(
     everyone = np.arange(theta.shape[0])
     _, coefficients, covariance = solve_at(prepared, theta, everyone)
     return coefficients, covariance * variances[:, -1, None, None]
+
+
+def predict_effects(
+    values: FloatArray, design: MixedDesign, variances: FloatArray
+) -> dict[str, FloatArray]:
+    """Predict the random effects of one table with given variance components.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+    design : MixedDesign
+    variances : ndarray, shape (K + 1,)
+        Not negative, residual last and positive.
+
+    Returns
+    -------
+    dict of ndarray
+        Best linear unbiased prediction of every level of each term, in the order of its codes;
+        zeros for a term without variance.
+    """
+    from scipy.sparse import csc_matrix, diags, hstack
+    from scipy.sparse.linalg import spsolve
+
+    ratios = np.asarray(variances, dtype=float)
+    coefficients, _ = solve_fixed_effects(values[None, :], design, ratios[None, :])
+    rest = values - design.fixed @ coefficients[0]
+    effects = {name: np.zeros(size) for name, size in zip(design.names, design.n_levels, strict=True)}
+    present = [i for i in range(len(design.names)) if ratios[i] > 0.0]
+    if not present:
+        return effects
+    rows, ones = np.arange(design.n_values), np.ones(design.n_values)
+    blocks = [
+        csc_matrix((ones, (rows, design.codes[i])), shape=(design.n_values, design.n_levels[i]))
+        for i in present
+    ]
+    indicators = hstack(blocks, format="csc")
+    penalty = np.concatenate([np.full(design.n_levels[i], ratios[-1] / ratios[i]) for i in present])
+    solved = np.atleast_1d(spsolve((indicators.T @ indicators + diags(penalty)).tocsc(), indicators.T @ rest))
+    ends = np.cumsum([0, *(design.n_levels[i] for i in present)])
+    for position, index in enumerate(present):
+        effects[design.names[index]] = solved[ends[position] : ends[position + 1]]
+    return effects
 
 
 def simulate_values(

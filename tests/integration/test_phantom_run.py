@@ -304,7 +304,7 @@ def test_mixed_field_strengths_are_kept_apart(study: tuple[Path, Result], tmp_pa
         for path in _inversion_recovery(study[0] / "scans"):
             dataset = pydicom.dcmread(path)
             dataset.MagneticFieldStrength = field
-            dataset.SOPInstanceUID = f"{dataset.SOPInstanceUID[:60]}.{number}{len(list(part.iterdir()))}"
+            dataset.SOPInstanceUID = f"{dataset.SOPInstanceUID[:60]}.{number + 1}{len(list(part.iterdir()))}"
             dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
             dataset.save_as(part / path.name)
     result = run_phantom(

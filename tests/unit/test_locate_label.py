@@ -138,6 +138,12 @@ def test_shapes_are_checked(values, reference):
         choose_labels(values, reference)
 
 
+@pytest.mark.parametrize("values", [[[1.0, 2.0], [1.0]], [["a"] * 14], None])
+def test_values_must_be_numbers(values):
+    with pytest.raises(InputError):
+        choose_labels(values, NICKEL)
+
+
 def test_shape_of_the_uncertainty_is_checked():
     with pytest.raises(InputError, match="uncertainties"):
         choose_labels(np.zeros((4, 14)), NICKEL, log_uncertainty=np.zeros(14))

@@ -68,6 +68,14 @@ def test_axes_must_agree():
         sphere_masks((128, 128), pose, (2.0, 2.0))
 
 
+@pytest.mark.parametrize(
+    ("centre", "spacing"), [((np.nan, 20), (1.0, 1.0)), ((20, np.inf), (1.0, 1.0)), ((20, 20), (0.0, 1.0))]
+)
+def test_unusable_places(centre, spacing):
+    with pytest.raises(InputError, match="not usable"):
+        disc_mask((40, 40), centre, spacing)
+
+
 def test_masks_of_a_slice_hold_liquid_alone():
     scene = Scene(shape=(128, 128), spacing_mm=(2.0, 2.0), snr=1000.0, bias=0.0, magnitude=False)
     images, truth = simulate(scene)

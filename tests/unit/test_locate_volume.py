@@ -142,3 +142,5 @@ def test_unusable_arrays():
         locate_in_volume(np.ones((1, 4, 64, 64)), (2.0, 2.0), SYSTEM)
     with pytest.raises(NotLocatedError, match="show nothing"):
         locate_in_volume(np.zeros((1, 40, 64, 64)), (2.0, 2.0, 2.0), SYSTEM)
+    with pytest.raises(InputError, match="too large"):
+        locate_in_volume(np.random.default_rng(0).normal(size=(1, 250, 200, 200)), (4.0, 4.0, 4.0), SYSTEM)

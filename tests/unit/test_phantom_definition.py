@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from cordqa.errors import DefinitionError
 from cordqa.phantom.definition import list_phantoms, load_phantom
+from cordqa.phantom.reference import reference_values
+from cordqa.phantom.tolerance import load_tolerances
 from cordqa.resources import MAX_YAML_BYTES, parse_yaml, read_yaml
 
 MINIMAL = """\
@@ -306,3 +309,18 @@ def test_a_named_pipe_does_not_hang(tmp_path):
     os.mkfifo(path)
     with pytest.raises(DefinitionError, match="not a regular file"):
         load_phantom(path)
+
+
+def test_the_examples_in_the_documentation_are_valid(tmp_path):
+    page = Path(__file__).resolve().parents[2] / "docs" / "phantoms.md"
+    phantom_text, tolerance_text = re.findall(
+        r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL
+    )
+    phantom = load(tmp_path, phantom_text)
+    found = reference_values(phantom, "A", "T1", field_strength_T=1.5, temperature_C=21, serial="7-005")
+    assert [(v.batch, v.method) for v in found] == [("1", "borrowed")] * 2
+    assert 900 < found[0].value < 930
+    assert any("0.6 %" in note for note in found[0].notes)
+    (tmp_path / "mine.yaml").write_text(tolerance_text, encoding="utf-8")
+    tolerances = load_tolerances(tmp_path / "mine.yaml")
+    assert tolerances.find("sphere-error", quantity="T1", plate="5", sphere="2").warn == (-4, 4)

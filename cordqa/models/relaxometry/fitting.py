@@ -286,7 +286,8 @@ def _problem(
     scale = np.abs(signal).max(axis=1)
     weight = np.ones(signal.shape)
     if deviation is not None:
-        ratio = scale[:, None] / deviation[np.ix_(members, columns)]
+        with np.errstate(over="ignore", under="ignore"):
+            ratio = scale[:, None] / deviation[np.ix_(members, columns)]
         weight = np.clip(ratio, _SMALLEST_RATIO, 1 / _SMALLEST_RATIO) ** 2
     return Problem(
         signal=signal / scale[:, None],
@@ -323,6 +324,17 @@ class _Store:
         reason = np.where(fit.converged, solution.reason, NOT_CONVERGED)
         reason = np.where(solution.reason != "", solution.reason, reason)
         good = reason == ""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._store(problem, solution, variance, matrix, good, weight)
+        self.reason[rows] = reason
+        self.freedom[rows] = freedom
+        self.interval_freedom[rows] = interval_freedom
+
+    def _store(
+        self, problem: Problem, solution: Solution, variance: Array, matrix: Array, good: Mask, weight: Array
+    ) -> None:
+        rows = problem.rows
+        freedom = problem.columns.size - solution.n_parameters
         for name, (value, column, slope) in solution.values.items():
             square = variance * matrix[:, column, column]
             if name == self.names[0] and solution.ambiguity is not None:
@@ -332,12 +344,9 @@ class _Store:
             scale = problem.scale if name == "m0" else 1.0
             self.values[name][rows] = np.where(good, value * scale, np.nan)
             self.errors[name][rows] = np.where(good, error * scale, np.nan)
-        self.reason[rows] = reason
-        self.freedom[rows] = freedom
-        self.interval_freedom[rows] = interval_freedom
         if freedom > 0:
             mean_weight = weight.mean(axis=1)
-            residual = np.sqrt(fit.cost / mean_weight / freedom) * problem.scale
+            residual = np.sqrt(solution.fit.cost / mean_weight / freedom) * problem.scale
             self.residual_sd[rows] = np.where(good, residual, np.nan)
         predicted = solution.predicted * problem.scale[:, None]
         self.predicted[rows] = np.where(good[:, None], predicted, np.nan)

@@ -75,8 +75,10 @@ def _weights(problem: Problem, signal: Array, floor: Array) -> Array:
     """
     if problem.noise_known:
         return problem.weight
-    square = np.maximum(signal**2, floor**2)
-    shape: Array = np.where(floor > 0, square / np.where(floor > 0, square - floor**2 / 2, 1.0), 1.0)
+    floor_square = floor**2
+    square = np.maximum(signal**2, floor_square)
+    variance = np.where(floor_square > 0, square - floor_square / 2, 1.0)
+    shape: Array = np.where(floor_square > 0, square, 1.0) / variance
     return shape
 
 

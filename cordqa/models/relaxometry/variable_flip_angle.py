@@ -25,6 +25,8 @@ __all__ = ["fit_variable_flip_angle"]
 Array = NDArray[np.float64]
 
 _GRID_POINTS = 48
+#: Beyond this a map is not one of relative angles (but of degrees, or percent).
+_LARGEST_B1 = 5.0
 
 
 def fit_variable_flip_angle(
@@ -61,7 +63,7 @@ def fit_variable_flip_angle(
     Returns
     -------
     RelaxometryFit
-        Parameters ``t1_s`` and ``m0``.  Rows without a positive ``b1`` have reason "no B1".
+        Parameters ``t1_s`` and ``m0``.  Rows without a ``b1`` between 0 and 5 have reason "no B1".
 
     Raises
     ------
@@ -82,7 +84,7 @@ def fit_variable_flip_angle(
     limits = check_range(t1_range_s, "T1")
     shape = check_signal(signal, angles.size).shape[:-1]
     scale = broadcast_to_signal(b1, shape, "b1").astype(float)
-    known = np.isfinite(scale) & (scale > 0)
+    known = (scale > 0) & (scale < _LARGEST_B1)
     flat = np.where(known, scale, 1.0).reshape(-1)
     return fit_by_pattern(
         signal,

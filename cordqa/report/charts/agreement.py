@@ -11,12 +11,14 @@ from cordqa.report.charts.drawing import (
     Drawing,
     FigureDataError,
     Key,
+    count_unknown,
     items,
     numbers,
     scalar,
     series_keys,
     text,
     texts,
+    unknown_note,
 )
 from cordqa.report.charts.frame import Frame
 from cordqa.report.scales import Scale, linear_scale
@@ -36,7 +38,8 @@ def draw_bland_altman(data: Data, label: str) -> Drawing:
     unit = pretty_unit(text(data, "unit"))
     x_label, y_label = (f"{text(data, key)}{f' ({unit})' if unit else ''}" for key in ("x_label", "y_label"))
     drawn = tuple(_agreement(panel, label, (x_label, y_label), order) for panel in panels)
-    return Drawing(drawn, legend=series_keys(order))
+    lost = sum(count_unknown(numbers(panel, "means"), numbers(panel, "differences")) for panel in panels)
+    return Drawing(drawn, legend=series_keys(order), notes=unknown_note(lost, "pair"))
 
 
 def _agreement(panel: Data, label: str, axes: tuple[str, str], order: list[str]) -> Markup:

@@ -7,7 +7,18 @@ from datetime import date, timedelta
 
 from markupsafe import Markup
 
-from cordqa.report.charts.drawing import Data, Drawing, Key, items, numbers, scalar, text, texts
+from cordqa.report.charts.drawing import (
+    Data,
+    Drawing,
+    Key,
+    count_unknown,
+    items,
+    numbers,
+    scalar,
+    text,
+    texts,
+    unknown_note,
+)
 from cordqa.report.charts.frame import Frame
 from cordqa.report.scales import Scale, linear_scale
 from cordqa.report.svg import Canvas, shorten, text_width
@@ -27,7 +38,8 @@ def draw_control_chart(data: Data, label: str) -> Drawing:
     legend = [Key(_icon("point s0"), "measured"), Key(_icon("signal"), "breaks a rule")]
     if any(panel.get("ewma") for panel in panels):
         legend.append(Key(_icon("ewma"), "EWMA"))
-    return Drawing(tuple(_panel(panel, label, y_label) for panel in panels), "wide", tuple(legend))
+    lost = unknown_note(sum(count_unknown(numbers(panel, "values")) for panel in panels), "point")
+    return Drawing(tuple(_panel(panel, label, y_label) for panel in panels), "wide", tuple(legend), lost)
 
 
 def _icon(class_: str) -> Markup:
@@ -58,10 +70,10 @@ def _panel(panel: Data, label: str, y_label: str) -> Markup:
     )
     frame.heading(title, y_label)
     events = items(panel, "events")
-    x = Scale(*_ends([*days, *(scalar(event, "days") for event in events)]), frame.left + 6, frame.right - 6)
-    y = linear_scale(
-        [v for column in columns.values() for v in column] + list(lines.values()), frame.bottom, frame.top
-    )
+    low, high = _ends([*days, *(scalar(event, "days") for event in events)])
+    x = Scale(low, high, frame.left + 6, frame.right - 6)
+    heights = [value for column in columns.values() for value in column]
+    y = linear_scale([*heights, *lines.values()], frame.bottom, frame.top)
     frame.y_axis(y)
     _dates(frame, panel, days, x)
     _baseline(frame, panel, days, x)
@@ -120,14 +132,17 @@ def _baseline(frame: Frame, panel: Data, days: list[float], x: Scale) -> None:
 
 def _limits(frame: Frame, lines: dict[str, float], y: Scale) -> None:
     words = {"centre": "mean", "high": "upper limit", "low": "lower limit"}
+    written: list[float] = []
     for key, value in lines.items():
         if not math.isfinite(value):
             continue
         class_ = {"centre": "bias", "low": "limit", "high": "limit"}.get(key, "limit warn")
         frame.canvas.line((frame.left, y(value)), (frame.right, y(value)), class_)
-        if key in words:
+        # Where limits lie close together, the first one named (the mean) keeps its words.
+        if key in words and all(abs(y(value) - other) > 10 for other in written):
             caption = f"{words[key]} {format_number(value)}"
             frame.canvas.text(frame.right + 5, y(value) + 4, caption, "note")
+            written.append(y(value))
 
 
 def _events(frame: Frame, events: list[Data], x: Scale) -> None:

@@ -12,14 +12,16 @@ from cordqa.report.charts.drawing import (
     Drawing,
     FigureDataError,
     Key,
+    count_unknown,
     flag,
     items,
     numbers,
+    status_class,
     text,
+    unknown_note,
     value_words,
 )
 from cordqa.report.charts.frame import Frame
-from cordqa.report.charts.plate import status_class
 from cordqa.report.scales import Scale, linear_scale, log_scale
 from cordqa.report.svg import Canvas, shorten
 from cordqa.report.words import format_number, format_plain, status_word
@@ -43,7 +45,8 @@ def draw_curves(data: Data, label: str) -> Drawing:
     axes = (
         f"Horizontal: {x_label}{', logarithmic' if log else ''}. Vertical: {y_label}, each to its own scale."
     )
-    return Drawing(drawn, layout="small", legend=tuple(legend), notes=(axes,))
+    lost = sum(count_unknown(numbers(panel, "x"), numbers(panel, "y")) for panel in panels)
+    return Drawing(drawn, layout="small", legend=tuple(legend), notes=(axes, *unknown_note(lost, "sample")))
 
 
 def _icon(class_: str, shape: str) -> Markup:
@@ -98,7 +101,7 @@ def _samples(frame: Frame, panel: Data, x_label: str, log: bool) -> None:
     fit = panel.get("fit") or {}
     fit_x = numbers(fit, "x")
     fit_y = numbers(fit, "y", len(fit_x))
-    if not any(math.isfinite(value) for value in y):
+    if not any(math.isfinite(at) and math.isfinite(value) for at, value in zip(x, y, strict=True)):
         frame.empty("no samples")
         return
     scale_x, scale_y = _scales(frame, x + fit_x, y + fit_y, log)

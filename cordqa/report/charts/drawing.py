@@ -9,12 +9,32 @@ from typing import Any
 
 from markupsafe import Markup
 
+from cordqa.records import Status
 from cordqa.report.svg import marker_icon
-from cordqa.report.words import DASH, format_pair, with_unit
+from cordqa.report.words import DASH, count_noun, format_pair, with_unit
 
-__all__ = ["Data", "Drawing", "FigureDataError", "Key", "flag", "items", "numbers", "scalar", "text", "texts"]
+__all__ = [
+    "Data",
+    "Drawing",
+    "FigureDataError",
+    "Key",
+    "count_unknown",
+    "flag",
+    "items",
+    "numbers",
+    "scalar",
+    "series_keys",
+    "status_class",
+    "text",
+    "texts",
+    "unknown_note",
+    "value_words",
+]
 
 Data = Mapping[str, Any]
+
+
+_CLASSES = {str(status): f"st-{status.name.lower().replace('_', '-')}" for status in Status}
 
 
 class FigureDataError(ValueError):
@@ -109,6 +129,22 @@ def items(data: Data, key: str) -> list[Data]:
     if not all(isinstance(value, Mapping) for value in values):
         raise FigureDataError(f"{key!r} holds something that is not a record")
     return list(values)
+
+
+def status_class(status: str) -> str:
+    """Return the CSS class of a status (an unknown one is drawn as not evaluated)."""
+    return _CLASSES.get(status, _CLASSES[str(Status.NOT_EVALUATED)])
+
+
+def unknown_note(count: int, noun: str) -> tuple[str, ...]:
+    """Say that values which are not known are not drawn; nothing where there are none."""
+    verb = "is" if count == 1 else "are"
+    return (f"{count_noun(count, noun)} without a value {verb} not shown.",) if count else ()
+
+
+def count_unknown(*columns: Sequence[float]) -> int:
+    """Count the rows in which any column is not known."""
+    return sum(not all(math.isfinite(value) for value in row) for row in zip(*columns, strict=True))
 
 
 def series_keys(labels: Sequence[str]) -> tuple[Key, ...]:

@@ -24,12 +24,8 @@ def _order(panels: Sequence[Data]) -> list[str]:
 
 
 def _values(panels: Sequence[Data]) -> list[float]:
-    return [
-        scalar(one, key)
-        for panel in panels
-        for one in items(panel, "estimates")
-        for key in ("value", "low", "high")
-    ]
+    estimates = [one for panel in panels for one in items(panel, "estimates")]
+    return [scalar(one, key) for one in estimates for key in ("value", "low", "high")]
 
 
 def _axis_name(data: Data) -> str:
@@ -168,19 +164,18 @@ def _marks(frame: Frame, x: Scale, marks: Sequence[Data]) -> None:
 
 def _bar(frame: Frame, one: Data, x: Scale, y: float, series: int) -> None:
     value, low, high = (scalar(one, key) for key in ("value", "low", "high"))
-    tip = _tip(one)
-    end = x(0)
     if math.isfinite(value):
-        end = x(x.clip(value))
-        frame.canvas.rect(x(0), y - 5.5, max(end - x(0), 0.5), 11, f"bar {series_class(series)}", title=tip)
-        end = max(end, _interval(frame, x, y, low, high))
+        length = max(x(x.clip(value)) - x(0), 0.5)
+        frame.canvas.rect(x(0), y - 5.5, length, 11, f"bar {series_class(series)}", title=_tip(one))
+        _interval(frame, (x, y), low, high)
     _value_at(frame, one, y)
 
 
-def _interval(frame: Frame, x: Scale, y: float, low: float, high: float) -> float:
-    """Draw an interval, with an arrow where it runs beyond the axis; return its right end."""
+def _interval(frame: Frame, place: tuple[Scale, float], low: float, high: float) -> None:
+    """Draw an interval, with an arrow where it runs beyond the axis."""
+    x, y = place
     if not (math.isfinite(low) and math.isfinite(high)):
-        return -math.inf
+        return
     start, stop = x(x.clip(low)), x(x.clip(high))
     frame.canvas.line((start, y), (stop, y), "interval")
     for end, value, shape in ((start, low, -1), (stop, high, 1)):
@@ -189,7 +184,6 @@ def _interval(frame: Frame, x: Scale, y: float, low: float, high: float) -> floa
         else:
             tips = [(end - 4 * shape, y - 3), (end, y), (end - 4 * shape, y + 3)]
             frame.canvas.polyline(tips, "interval")
-    return stop
 
 
 def _tip(one: Data) -> str:
@@ -227,10 +221,11 @@ def draw_forest(data: Data, label: str) -> Drawing:
 
 def _forest_row(frame: Frame, one: Data, x: Scale, y: float, series: int) -> None:
     value, low, high = (scalar(one, key) for key in ("value", "low", "high"))
-    _interval(frame, x, y, low, high)
-    if x.shows(value):
-        class_ = f"point {series_class(series)}"
-        frame.canvas.mark(series_shape(series), x(value), y, 4.2, class_, title=_tip(one))
+    _interval(frame, (x, y), low, high)
+    if math.isfinite(value):
+        # Hollow at the edge where the value lies beyond the axis.
+        class_ = f"{'point' if x.shows(value) else 'beyond'} {series_class(series)}"
+        frame.canvas.mark(series_shape(series), x(x.clip(value)), y, 4.2, class_, title=_tip(one))
     _value_at(frame, one, y)
 
 
@@ -271,9 +266,7 @@ def _variances(row: Data, parts: list[str]) -> list[float]:
 
 def _shares(row: Data, parts: list[str]) -> list[float]:
     """Shares in percent, negative estimates counted as zero; all NaN where nothing is left."""
-    values = [
-        max(value, 0.0) if math.isfinite(value) else math.nan for value in numbers(row, "values", len(parts))
-    ]
+    values = [max(value, 0.0) if math.isfinite(value) else math.nan for value in _variances(row, parts)]
     total = sum(value for value in values if math.isfinite(value))
     return [100 * value / total if total > 0 else math.nan for value in values]
 

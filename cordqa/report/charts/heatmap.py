@@ -6,8 +6,7 @@ import math
 
 from markupsafe import Markup
 
-from cordqa.report.charts.drawing import Data, Drawing, FigureDataError, Key, numbers, text
-from cordqa.report.charts.plate import status_class
+from cordqa.report.charts.drawing import Data, Drawing, FigureDataError, Key, numbers, status_class, text
 from cordqa.report.svg import Canvas, shorten, text_width
 from cordqa.report.words import DASH, count_noun, format_number, pretty_unit, with_unit
 

@@ -6,22 +6,25 @@ import math
 from dataclasses import dataclass
 
 from cordqa.records import Status
-from cordqa.report.charts.drawing import Data, Drawing, FigureDataError, Key, items, scalar, text, value_words
+from cordqa.report.charts.drawing import (
+    Data,
+    Drawing,
+    FigureDataError,
+    Key,
+    items,
+    scalar,
+    status_class,
+    text,
+    value_words,
+)
 from cordqa.report.svg import Canvas
 from cordqa.report.words import status_word
 
-__all__ = ["draw_plate", "status_class", "status_key"]
+__all__ = ["draw_plate", "status_key"]
 
 _SIZE = 300.0
 #: Beside the label of what needs attention.
 _SIGNS = {str(Status.WARN): "▲", str(Status.FAIL): "✕"}
-
-_CLASSES = {str(status): f"st-{status.name.lower().replace('_', '-')}" for status in Status}
-
-
-def status_class(status: str) -> str:
-    """Return the CSS class of a status (an unknown one is drawn as not evaluated)."""
-    return _CLASSES.get(status, _CLASSES[str(Status.NOT_EVALUATED)])
 
 
 def status_key(status: str) -> Key:

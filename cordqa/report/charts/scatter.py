@@ -12,6 +12,7 @@ from cordqa.report.charts.drawing import (
     Data,
     Drawing,
     Key,
+    count_unknown,
     flag,
     items,
     numbers,
@@ -19,6 +20,7 @@ from cordqa.report.charts.drawing import (
     series_keys,
     text,
     texts,
+    unknown_note,
 )
 from cordqa.report.charts.frame import Frame
 from cordqa.report.scales import Scale, linear_scale, log_scale
@@ -96,13 +98,8 @@ def _all(series: list[Points], column: str) -> list[float]:
 def _hidden(series: list[Points], log: bool) -> tuple[str, ...]:
     """Say how many points cannot be drawn, and why."""
     pairs = [pair for one in series for pair in zip(one.x, one.y, strict=True)]
-    unknown = sum(not (math.isfinite(x) and math.isfinite(y)) for x, y in pairs)
     negative = sum(x <= 0 or y <= 0 for x, y in pairs) if log else 0
-    notes = []
-    if unknown:
-        verb = "is" if unknown == 1 else "are"
-        verb = "is" if unknown == 1 else "are"
-        notes.append(f"{count_noun(unknown, 'point')} without a value {verb} not shown.")
+    notes = list(unknown_note(sum(count_unknown(one.x, one.y) for one in series), "point"))
     if negative:
         verb = "has" if negative == 1 else "have"
         notes.append(f"{count_noun(negative, 'point')} at or below zero {verb} no place on a log axis.")
@@ -160,18 +157,14 @@ def draw_identity(data: Data, label: str) -> Drawing:
     quantity, unit = quantity_label(text(data, "quantity")), pretty_unit(text(data, "unit"))
     band = [tuple(math.nan if v is None else float(v) for v in row) for row in data.get("band") or []]
     errors = [one.mapped(_percent_error) for one in series]
-    panels = [
-        _against_reference(series, label, quantity, unit, log),
-    ]
+    panel = _against_reference(series, label, quantity, unit, log)
     error_panel, beyond = _error_panel(series, errors, band, label, (quantity, unit, log))
     notes = [*_hidden(series, log)]
     if beyond:
-        notes.append(
-            f"{count_noun(beyond, 'error')} beyond the axis {'is' if beyond == 1 else 'are'} "
-            "drawn hollow at its edge."
-        )
+        verb = "is" if beyond == 1 else "are"
+        notes.append(f"{count_noun(beyond, 'error')} beyond the axis {verb} drawn hollow at its edge.")
     legend = (*series_keys([one.label for one in series]), *_line_keys(band))
-    return Drawing((*panels, error_panel), legend=legend, notes=tuple(notes))
+    return Drawing((panel, error_panel), legend=legend, notes=tuple(notes))
 
 
 def _line_keys(band: list[tuple[float, ...]]) -> list[Key]:
@@ -199,12 +192,14 @@ def _axis_name(word: str, quantity: str, unit: str) -> str:
 
 def _against_reference(series: list[Points], label: str, quantity: str, unit: str, log: bool) -> Markup:
     frame = Frame(label=f"{label}: measured against reference", description=_summary(series))
-    values = _all(series, "x") + _all(series, "y")
-    x, y = _scale(values, frame.left, frame.right, log), _scale(values, frame.bottom, frame.top, log)
+    references = _all(series, "x")
+    x = _scale(references, frame.left, frame.right, log)
+    y = _scale(references + _all(series, "y"), frame.bottom, frame.top, log)
     frame.heading("Measured against reference", _axis_name("Measured", quantity, unit))
     frame.y_axis(y)
     frame.x_axis(x, _axis_name("Reference", quantity, unit))
-    frame.canvas.line((x(x.low), y(y.low)), (x(x.high), y(y.high)), "identity")
+    low, high = max(x.low, y.low), min(x.high, y.high)
+    frame.canvas.line((x(low), y(low)), (x(high), y(high)), "identity")
 
     def tip(one: Points, row: int) -> str:
         error = _percent_error(one.x[row], one.y[row])
@@ -246,7 +241,7 @@ def _error_panel(
     frame = Frame(label=f"{label}: percent error", description=_summary(series))
     values = [value for value in _all(errors, "y") if math.isfinite(value)]
     reach = _error_reach(values, band)
-    x = _scale(_all(series, "x") + _all(series, "y"), frame.left, frame.right, log)
+    x = _scale(_all(series, "x"), frame.left, frame.right, log)
     y = Scale(-reach, reach, frame.bottom, frame.top)
     frame.heading("Percent error", "Error (%)")
     frame.y_axis(y)
@@ -278,12 +273,10 @@ def _tolerance(frame: Frame, x: Scale, y: Scale, band: list[tuple[float, ...]]) 
     rows = [row for row in band if len(row) == 3 and all(math.isfinite(end) for end in row[1:])]
     if not rows:
         return
-    if len(rows) == 1 or any(not x.shows(row[0]) for row in rows):
-        ends = [(frame.left, *rows[0][1:]), (frame.right, *rows[0][1:])]
-    else:
-        rows = sorted(rows)
-        ends = [(x(at), low, high) for at, low, high in rows]
-        ends = [(frame.left, *ends[0][1:]), *ends, (frame.right, *ends[-1][1:])]
+    everywhere = [row for row in rows if len(rows) == 1 or math.isnan(row[0])]
+    rows = everywhere[:1] or sorted(rows)
+    inner = [] if everywhere else [(x(x.clip(at)), low, high) for at, low, high in rows]
+    ends = [(frame.left, *rows[0][1:]), *inner, (frame.right, *rows[-1][1:])]
     upper = [(at, y(y.clip(high))) for at, _, high in ends]
     lower = [(at, y(y.clip(low))) for at, low, _ in reversed(ends)]
     frame.canvas.polyline([*upper, *lower], "tolerance", closed=True)

@@ -9,10 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from cordqa.report.charts.drawing import Data, Drawing, flag, items, numbers, scalar, series_keys, text, texts
+from cordqa.report.charts.drawing import (
+    Data,
+    Drawing,
+    count_unknown,
+    flag,
+    items,
+    numbers,
+    scalar,
+    series_keys,
+    text,
+    texts,
+    unknown_note,
+)
 from cordqa.report.charts.frame import WIDTH, Frame
 from cordqa.report.scales import Scale, linear_scale
-from cordqa.report.svg import is_short, series_class, series_shape, shorten
+from cordqa.report.svg import series_class, series_shape, shorten, text_width
 from cordqa.report.words import count_noun, format_number, pretty_unit
 
 __all__ = ["draw_strip"]
@@ -62,8 +74,7 @@ def _series_of(group: Data) -> str:
 
 
 def _hidden(groups: Sequence[Data]) -> tuple[str, ...]:
-    lost = sum(not math.isfinite(value) for group in groups for value in numbers(group, "values"))
-    return (f"{count_noun(lost, 'value')} not known, not shown.",) if lost else ()
+    return unknown_note(sum(count_unknown(numbers(group, "values")) for group in groups), "point")
 
 
 def _panel(panel: Data, style: PanelStyle) -> Markup:
@@ -86,7 +97,7 @@ def _panel(panel: Data, style: PanelStyle) -> Markup:
         return frame.render()
     slot = (frame.right - frame.left) / len(groups)
     labels = [text(group, "label") for group in groups]
-    crowded = not is_short(labels, frame.right - frame.left)
+    crowded = max(text_width(label) for label in labels) + 6 > slot
     for index, group in enumerate(groups):
         centre = frame.left + (index + 0.5) * slot
         caption = shorten(labels[index], slot * (1.9 if crowded else 1.2))

@@ -1,0 +1,1 @@
+"""Harmonisation: taking scanner and site effects out of measurements."""
