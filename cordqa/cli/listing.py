@@ -36,7 +36,7 @@ def list_things(
 def _phantoms() -> list[dict[str, str]]:
     from cordqa.phantom.definition import list_phantoms, load_phantom
 
-    return [{"id": name, "description": load_phantom(name).title} for name in list_phantoms()]
+    return [{"id": name, "description": load_phantom(name).name} for name in list_phantoms()]
 
 
 def _quantities() -> list[dict[str, str]]:

@@ -25,6 +25,9 @@ __all__ = ["DicomFile", "PixelLayout", "read_layout"]
 
 _NATIVE_LITTLE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
 _NATIVE_BIG = "1.2.840.10008.1.2.2"
+#: The decoder of each syntax that is not left to pylibjpeg.  Its run-length decoder, in Rust,
+#: panics on damaged streams instead of raising an error; pydicom's own is fast enough.
+_PLUGINS = {_NATIVE_BIG: "", "1.2.840.10008.1.2.5": "pydicom"}
 _PIXEL_DATA = 0x7FE00010
 
 
@@ -203,7 +206,7 @@ class DicomFile:
         try:
             self._check_streams(buffer, indices)
             buffer.seek(0)
-            plugin = "" if layout.syntax == _NATIVE_BIG else "pylibjpeg"
+            plugin = _PLUGINS.get(layout.syntax, "pylibjpeg")
             planes = iter_pixels(buffer, indices=list(indices), raw=True, decoding_plugin=plugin)
             for index, plane in zip(indices, planes, strict=True):
                 if plane.shape != (layout.rows, layout.columns):

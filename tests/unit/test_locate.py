@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from locate_helpers import INNER, RING, SYSTEM, T2_MS, Scene, decay, pose_error_mm, simulate
+from locate_helpers import INNER, RING, SYSTEM, T2_MS, Scene, decay, pose_error_mm, simulate, simulate_volume
 
 from cordqa.errors import DefinitionError, InputError, LocateError
 from cordqa.phantom.locate import LocateSettings, NotLocatedError, PlateLayout, locate_plate
@@ -207,6 +207,17 @@ def test_slice_off_the_centres_of_the_spheres():
     images, _ = simulate(Scene(**SMALL, section=0.6))
     error = refusal(images, (1.5, 1.5))
     assert "near their centres" in str(error) or "not seen" in str(error)
+
+
+@pytest.mark.parametrize(("offset_mm", "is_good"), [(0.0, True), (2.0, True), (5.0, False), (6.5, False)])
+def test_thick_slice_through_real_spheres(offset_mm, is_good):
+    images, _ = simulate_volume(
+        shape=(3, 130, 130), spacing_mm=(5.0, 1.5, 1.5), depths_mm=(offset_mm,), fiducials=False, snr=100.0
+    )
+    if is_good:
+        assert np.median(locate_plate(images[:, 1], (1.5, 1.5), SYSTEM).diagnostics.flatness) > 0.6
+    else:
+        assert "near their centres" in str(refusal(images[:, 1], (1.5, 1.5)))
 
 
 def test_wrong_pixel_spacing():

@@ -8,6 +8,7 @@ from locate_helpers import REFERENCE_MS, SYSTEM, log_reference, real_series, tra
 
 from cordqa.phantom.label import UnclearLabelsError, choose_labels
 from cordqa.phantom.locate import locate_plate
+from cordqa.phantom.locate_volume import locate_in_volume
 
 pytestmark = pytest.mark.data
 
@@ -70,3 +71,14 @@ def test_reference_of_the_other_plate_is_refused(series):
         for field in ("1.5", "3.0"):
             with pytest.raises(UnclearLabelsError):
                 choose_labels(values, np.log(REFERENCE_MS[f"{item.quantity} {other} {field}"]))
+
+
+def test_two_real_plates_in_one_stack(series):
+    plates = [item for item in series if item.name.startswith("T1/site3_ge")]
+    images = np.stack([item.images for item in plates], axis=1)
+    located = locate_in_volume(images, (40.0, *plates[0].spacing_mm), SYSTEM)
+    assert [p.candidates[0].slice_index for p in located.plates] == [0, 1]
+    for item, plate in zip(plates, located.plates, strict=True):
+        values = item.times(plate.candidates[0].centres)[plate.orders]
+        choice = choose_labels(values, log_reference(item))
+        assert abs(plate.candidates[choice.index].rotation_deg) < 6

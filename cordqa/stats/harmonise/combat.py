@@ -71,7 +71,8 @@ class Combat(Harmoniser):
     spread_ : ndarray, shape (p,)
         Pooled residual standard deviation.
     passed_through_ : ndarray of bool, shape (p,)
-        Features without variation in some batch: they are returned unchanged.
+        Features without variation in some batch, or with too many values missing to separate
+        batches from covariates: they are returned unchanged.
 
     Notes
     -----
@@ -184,9 +185,12 @@ class Combat(Harmoniser):
             if not rows.any():
                 continue
             here, values = design[rows], table[np.ix_(rows, features)]
-            beta = np.linalg.lstsq(here, values, rcond=None)[0]
+            beta, _, rank, _ = np.linalg.lstsq(here, values, rcond=None)
             counts = indicators[rows].sum(axis=0)
             absent = counts == 0
+            # With these scans missing, a covariate can no longer be told from the batches.
+            if rank < design.shape[1] - absent.sum():
+                continue
             weight = counts / counts.sum() if home is None else np.eye(counts.size)[home]
             if home is not None and absent[home]:
                 continue
@@ -221,7 +225,10 @@ class Combat(Harmoniser):
         notices = []
         count = int(self.passed_through_.sum())
         if count:
-            message = f"{count} of {table.shape[1]} features do not vary within some batch: left unchanged"
+            message = (
+                f"{count} of {table.shape[1]} features left unchanged: they do not vary within some batch, "
+                "or too many of their values are missing"
+            )
             notices.append(Notice(severity=Severity.WARNING, message=message, code="harmonise.constant"))
         single = self.batches_[np.bincount(codes) == 1]
         if single.size:
