@@ -13,6 +13,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from helpers_dicom import add_philips_scale, enhanced_image, mr_image, picture, set_pixels, write
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -65,6 +67,24 @@ def dicom_seeds(folder: Path) -> list[bytes]:
         frames = [{"te": te, "ti": 50, "scale": 2.0} for te in (10, 20, 30)]
         ds = enhanced_image(np.stack([picture(s) for s in range(3)]), frames)
         seeds.append(write(folder / "seed", ds, syntax).read_bytes())
+    return seeds + _foreign_codecs(folder)
+
+
+def _foreign_codecs(folder: Path) -> list[bytes]:
+    """Streams that no encoder here can make, from the files that come with pydicom."""
+    seeds = []
+    for name in ("MR_small_jpeg_ls_lossless.dcm", "JPEGLSNearLossless_08.dcm", "JPGExtended.dcm"):
+        path = get_testdata_file(name, download=False)
+        if path is None:
+            continue
+        source = dcmread(str(path))
+        ds = mr_image(np.zeros((2, 2), np.uint16))
+        for element in source:
+            if element.tag.group in (0x0028, 0x7FE0):
+                ds[element.tag] = element
+        ds.PixelSpacing = [1, 1]
+        ds.pop("NumberOfFrames", None)
+        seeds.append(write(folder / "seed", ds, source.file_meta.TransferSyntaxUID).read_bytes())
     return seeds
 
 

@@ -31,6 +31,7 @@ __all__ = [
 #: Private creators may reserve any block; scanners use the first ones.
 PRIVATE_BLOCKS = range(0x10, 0x20)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TEXT_LIMIT = 64
 
 
@@ -128,10 +129,14 @@ def _parts(value: Any) -> list[str]:
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace").rstrip("\0 ")
     if isinstance(value, str):
-        return [part for part in value.split("\\") if part.strip()]
-    if isinstance(value, Dataset) or not isinstance(value, Iterable):
-        return [str(value)]
-    return [str(part) for part in value if part is not None and not isinstance(part, Dataset)]
+        parts = value.split("\\")
+    elif isinstance(value, Dataset) or not isinstance(value, Iterable):
+        parts = [] if isinstance(value, Dataset) else [str(value)]
+    else:
+        parts = [str(part) for part in value if part is not None and not isinstance(part, Dataset)]
+    # A damaged length makes a value swallow the elements behind it, the patient's name among
+    # them; it then contains the zeros of their tags.
+    return [part for part in parts if part.strip() and not _CONTROL.search(part.rstrip("\0 "))]
 
 
 def first_number(value: Any) -> float:

@@ -292,34 +292,38 @@ def _inner_peak(evidence: EvidenceMap, index: NDArray[np.intp]) -> Array:
     return _parabola_peak(evidence.inner, moved)
 
 
-def core_flatness(evidence: EvidenceMap, centres_mm: Array, inner_radius_mm: float) -> Array:
-    """Tell how flat the core of each circle in a slice is: 1 is flat, 0 is edges pointing at the centre.
+def core_flatness(evidence: EvidenceMap, centres_mm: Array, radii_mm: tuple[float, float]) -> Array:
+    """Tell how flat the core of each circle in a slice is, compared with its edges.
 
-    The core is the ring from 0.27 to 0.47 of the inner radius.  A slice off the spheres' centres cuts
-    smaller circles, whose edges move into the core.
+    One less the ratio of the radial gradient in the core (0.25 to 0.5 of the inner radius) to that of
+    the steepest circle up to the outer radius: 1 is a flat core.  A slice off the spheres' centres
+    cuts smaller circles, and the slant of the wall through the slice moves gradient into the core.
 
     Parameters
     ----------
     evidence : EvidenceMap
         Of a slice.
     centres_mm : ndarray, shape (n, 2)
-    inner_radius_mm : float
+    radii_mm : (inner, outer)
     """
     from scipy import ndimage
 
     angle = np.arange(48) * (2 * np.pi / 48)
-    radius = inner_radius_mm * np.linspace(0.27, 0.47, 4)[:, None]
+    inner, outer = radii_mm
+    radius = np.concatenate([inner * np.linspace(0.25, 0.5, 4), np.linspace(0.55 * inner, outer, 10)])
     unit = np.stack([np.sin(angle), np.cos(angle)])
-    place = (centres_mm[:, :, None, None] + radius * unit[:, None]) / evidence.step_mm
+    place = (centres_mm[:, :, None, None] + radius[:, None] * unit[:, None]) / evidence.step_mm
     sampled = {
         key: ndimage.map_coordinates(part, place.swapaxes(0, 1), order=1, mode="nearest")
         for key, part in evidence.tensor.items()
     }
-    along = sum(
+    radial = sum(
         sampled[i, j] * unit[i] * unit[j] * (1 if i == j else 2) for i in range(2) for j in range(i, 2)
     )
-    radial = 2 * along - sampled[0, 0] - sampled[1, 1]
-    return np.asarray(1 - np.clip(radial.mean(axis=2), 0, 1).mean(axis=1), dtype=float)
+    # Undo the normalisation (trace / (trace + constant)): here the strength of an edge counts.
+    energy = (radial / np.maximum(1 - sampled[0, 0] - sampled[1, 1], 1e-6)).mean(axis=2)
+    steepest = np.maximum(energy.max(axis=1), 1e-12)
+    return np.asarray(1 - np.sqrt(np.clip(energy[:, :4].mean(axis=1) / steepest, 0, 1)), dtype=float)
 
 
 def _parabola_peak(values: Array32, index: NDArray[np.intp]) -> Array:

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from cordqa.errors import AmbiguousLabelsError, CordqaError, LocateError
 from cordqa.phantom.definition import PhantomDefinition, Plate
-from cordqa.phantom.fit import FitSettings, RegionFit, check_series, fit_regions, order_fit
+from cordqa.phantom.fit import (
+    FitSettings,
+    RegionFit,
+    check_series,
+    fit_regions,
+    order_fit,
+    refit_phase_graph,
+)
 from cordqa.phantom.label import Choice, UnclearLabelsError, choose_labels
 from cordqa.phantom.locate import Location, NotLocatedError, PlateLayout, PlatePose
 from cordqa.phantom.locate_volume import locate_in_volume
@@ -24,6 +31,8 @@ __all__ = ["FoundPlate", "Search", "find_plates"]
 Array = NDArray[np.float64]
 #: Gives the reference values of one plate and quantity for a series.
 References = Callable[[str, str], Sequence[ReferenceValue]]
+#: Gives T1 in seconds of every sphere of one plate, shape (n_spheres,).
+Longitudinal = Callable[[str], Array]
 
 #: Two plates of one geometry whose values fit this equally well cannot be told apart.
 MINIMUM_PLATE_MARGIN = 0.10
@@ -81,6 +90,7 @@ def find_plates(
     references: References,
     *,
     settings: FitSettings,
+    longitudinal: Longitudinal,
     only_plate: str | None = None,
     b1: NDArray[np.floating] | None = None,
 ) -> Search:
@@ -94,6 +104,8 @@ def find_plates(
     references : callable
         ``references(plate_id, quantity)``; used to label spheres and plates, never to start a fit.
     settings : FitSettings
+    longitudinal : callable
+        ``longitudinal(plate_id)`` gives T1 (s) of every sphere, for the phase graph alone.
     only_plate : str, optional
         Look for this plate alone.
     b1 : ndarray, shape (n_slices, n_rows, n_columns), optional
@@ -132,7 +144,18 @@ def find_plates(
         for location in located.plates:
             try:
                 found.append(
-                    _label(series, kind, location, layout, members, references, definition, settings, b1)
+                    _label(
+                        series,
+                        kind,
+                        location,
+                        layout,
+                        members,
+                        references,
+                        definition,
+                        settings,
+                        longitudinal,
+                        b1,
+                    )
                 )
             except CordqaError as error:
                 refused.append(error)
@@ -184,6 +207,7 @@ def _label(
     references: References,
     definition: PhantomDefinition,
     settings: FitSettings,
+    longitudinal: Longitudinal,
     b1: NDArray[np.floating] | None,
 ) -> FoundPlate:
     """Fit once at the located places, then ask every plate and labelling how well it agrees."""
@@ -194,7 +218,7 @@ def _label(
     outside = _outside(images.data.shape[1:], location.candidates[0], images.spacing_mm, definition)
     floor = None if series.signed else background_mean_square(images.data, outside)
     local_b1 = None if b1 is None else np.array([np.nanmean(b1[mask]) for mask in masks])
-    fitted = fit_regions(series, kind, signals, floor_mean_square=floor, settings=settings, b1=local_b1)
+    fitted = fit_regions(series, kind, signals, floor_mean_square=floor, b1=local_b1)
     offers: list[tuple[Plate, str, Choice]] = []
     refusals: list[UnclearLabelsError] = []
     for plate in plates:
@@ -207,13 +231,16 @@ def _label(
     if not offers:
         raise max(refusals, key=lambda error: error.choice.score)
     plate, quantity, choice = _best(offers, images.label)
+    ordered = order_fit(fitted, location.orders[choice.index])
+    if kind is Kind.MULTI_ECHO and settings.t2_model == "epg":
+        ordered = refit_phase_graph(ordered, series, floor, longitudinal(plate.id))
     return FoundPlate(
         plate=plate,
         quantity=quantity,
         location=location,
         pose=location.candidates[choice.index],
         choice=choice,
-        fitted=order_fit(fitted, location.orders[choice.index]),
+        fitted=ordered,
         radius_mm=radius,
         b1_used=b1 is not None,
     )

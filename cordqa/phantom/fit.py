@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cordqa.errors import FitError, InputError
 from cordqa.models.relaxometry.fitting import RelaxometryFit
 from cordqa.models.relaxometry.inversion_recovery import fit_inversion_recovery
-from cordqa.models.relaxometry.multi_echo import fit_multi_echo
+from cordqa.models.relaxometry.multi_echo import choose_slice_profile, fit_multi_echo
 from cordqa.models.relaxometry.noise import correct_noise_floor, corrected_signal_sd, estimate_noise_floor
 from cordqa.models.relaxometry.protocol_range import (
     ProtocolRange,
@@ -24,11 +24,22 @@ from cordqa.phantom.roi import RegionSignals
 from cordqa.phantom.series import MINIMUM_IMAGES, QUANTITY, Kind, Series
 from cordqa.records import ImageSet
 
-__all__ = ["FitSettings", "RegionFit", "check_series", "fit_regions", "order_fit", "protocol_range"]
+__all__ = [
+    "FitSettings",
+    "RegionFit",
+    "check_series",
+    "fit_regions",
+    "order_fit",
+    "protocol_range",
+    "refit_phase_graph",
+    "stimulated_echo_deficit",
+]
 
 Array = NDArray[np.float64]
 Signal = NDArray[np.float64] | NDArray[np.complex128]
 
+#: Decay up to the first echo (TE / T2) below which an error of T2 hardly moves its prediction.
+_EARLY = 0.3
 #: Inversion times from which the inversion factor is fitted rather than assumed.
 _FREE_INVERSION = 4
 
@@ -46,13 +57,11 @@ class FitSettings:
     Attributes
     ----------
     t2_model : {'exponential', 'epg'}
-        Model of the multi-echo decay; ``epg`` fits the refocusing angle as well.
-    epg_t1_s : float
-        T1 assumed by ``epg`` where none was measured.
+        Model of the multi-echo decay; ``epg`` fits the refocusing angle as well, over a slice
+        profile that the curves themselves choose.
     """
 
     t2_model: Literal["exponential", "epg"] = "exponential"
-    epg_t1_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,10 +141,9 @@ def fit_regions(
     signals: RegionSignals,
     *,
     floor_mean_square: Array | None,
-    settings: FitSettings,
     b1: Array | None = None,
 ) -> RegionFit:
-    """Fit the curve of every region.
+    """Fit the curve of every region; echo trains as exponentials.
 
     Parameters
     ----------
@@ -145,7 +153,6 @@ def fit_regions(
         From :func:`cordqa.phantom.roi.measure_regions`, of ``series.data``.
     floor_mean_square : ndarray, shape (n_images,), or None
         Mean square of the background, where it was measured.
-    settings : FitSettings
     b1 : ndarray, shape (n_regions,), optional
         Actual over nominal flip angle.
     """
@@ -153,14 +160,19 @@ def fit_regions(
     name, _, _ = _PARAMETER[kind]
     setting = series.images.values(name)
     signal, deviation = _signal(series, signals, floor_mean_square)
+    if kind is Kind.MULTI_ECHO and not series.signed:
+        # Squares are exact over a floor; the fit adds the floor rather than taking it out.
+        signal = np.sqrt(signals.mean_square)
+        deviation = signals.noise_of_mean
     try:
         if kind is Kind.INVERSION_RECOVERY:
             fit = _fit_inversion_recovery(series, setting, signal, deviation, signals)
         elif kind is Kind.VARIABLE_FLIP_ANGLE:
             fit = _fit_variable_flip_angle(series, setting, signal, deviation, signals, b1=b1)
         else:
-            fit = _fit_multi_echo(
-                series, setting, signal, deviation, signals, settings=settings, floor=floor_mean_square
+            noise_floor = _echo_floor(series, signal, floor_mean_square)
+            fit = fit_multi_echo(
+                np.abs(signal), setting, noise_floor=noise_floor, noise_sd=deviation, valid=signals.valid
             )
     except InputError as error:
         raise FitError(
@@ -257,29 +269,68 @@ def _fit_variable_flip_angle(
     )
 
 
-def _fit_multi_echo(
-    series: Series,
-    setting: Array,
-    signal: Signal,
-    deviation: Array,
-    signals: RegionSignals,
-    *,
-    settings: FitSettings,
-    floor: Array | None,
-) -> RelaxometryFit:
-    residual_floor = 0.0
-    if floor is None and not series.signed:
-        estimate = estimate_noise_floor(signal)
-        residual_floor = estimate if np.isfinite(estimate) else 0.0
-    return fit_multi_echo(
-        np.abs(signal),
-        setting,
-        noise_floor=residual_floor,
-        model=settings.t2_model,
-        t1_s=settings.epg_t1_s if settings.t2_model == "epg" else None,
-        noise_sd=deviation,
-        valid=signals.valid,
+def _echo_floor(series: Series, signal: Signal, floor_mean_square: Array | None) -> Array:
+    """Return the magnitude without signal at every echo: measured in air, or in decayed echo trains."""
+    n = signal.shape[-1]
+    if series.signed:
+        return np.zeros(n)
+    if floor_mean_square is not None:
+        return np.sqrt(floor_mean_square)
+    # The scanner zeroed the background; the late echoes of a short T2 show the floor as well.
+    estimate = estimate_noise_floor(np.abs(signal))
+    return np.full(n, estimate if np.isfinite(estimate) else 0.0)
+
+
+def refit_phase_graph(
+    fitted: RegionFit, series: Series, floor_mean_square: Array | None, t1_s: Array
+) -> RegionFit:
+    """Fit the echo trains again with the extended phase graph.
+
+    Parameters
+    ----------
+    fitted : RegionFit
+        Exponential fit of the same signals.
+    t1_s : ndarray, shape (n_regions,)
+        T1 of each region: stimulated echoes decay with it while they are stored.  NaN gives no
+        value.  T2 changes little with it as long as T1 is much longer than the echo train.
+
+    Notes
+    -----
+    One slice profile serves all regions; it is the one that leaves the least residual.
+    """
+    signal, setting, valid = np.abs(fitted.signal), fitted.setting, fitted.signals.valid
+    floor = _echo_floor(series, signal, floor_mean_square)
+    known = np.isfinite(t1_s)
+    profile = choose_slice_profile(
+        signal[known], setting, t1_s=t1_s[known], noise_floor=floor, valid=valid[known]
     )
+    fit = fit_multi_echo(
+        signal,
+        setting,
+        noise_floor=floor,
+        model="epg",
+        t1_s=t1_s,
+        slice_profile=profile,
+        noise_sd=fitted.signals.noise_of_mean,
+        valid=valid,
+    )
+    return replace(fitted, fit=fit)
+
+
+def stimulated_echo_deficit(fitted: RegionFit) -> float:
+    """Return how far the first echo lies below the exponential through the later ones, as a fraction.
+
+    The first echo alone has no stimulated part.  The median is over regions whose signal at the
+    first echo is clear; NaN where the model is not the exponential or nothing is clear.
+    """
+    if fitted.kind is not Kind.MULTI_ECHO or "refocusing_angle_deg" in fitted.fit.parameters:
+        return float("nan")
+    first = int(np.argmin(fitted.setting))
+    signal, predicted = np.abs(fitted.signal[:, first]), fitted.fit.predicted[:, first]
+    decay = fitted.setting[first] / fitted.fit.parameters["t2_s"]
+    with np.errstate(invalid="ignore"):
+        clear = fitted.fit.ok & fitted.signals.valid[:, first] & (decay < _EARLY) & (predicted > 0)
+    return float(np.median(1 - signal[clear] / predicted[clear])) if clear.any() else float("nan")
 
 
 def _repetition_times(images: ImageSet) -> Array | None:

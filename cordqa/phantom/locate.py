@@ -265,8 +265,8 @@ def diagnose(
     flatness = np.full(n, np.nan)
     if len(frame.spacing_mm) == 2:
         kinds, centres = layout.kinds, _final_centres(match, layout, settings.local_offset_mm)
-        for kind, (inner, _) in enumerate(layout.radii_mm):
-            flatness[kinds == kind] = core_flatness(evidence[kind], centres[kinds == kind], inner)
+        for kind, radii in enumerate(layout.radii_mm):
+            flatness[kinds == kind] = core_flatness(evidence[kind], centres[kinds == kind], radii)
     return LocateDiagnostics(
         sphere_ids=layout.sphere_ids,
         voxels=frame.voxels(match.pose.apply(layout.positions_mm)),

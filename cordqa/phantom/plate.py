@@ -122,7 +122,7 @@ class LocateSettings:
     minimum_score : float
         Mean evidence over the plate.
     minimum_flatness : float
-        Median over the spheres of how flat the core of the circle is.  Falls below 0.45 where a slice
+        Median over the spheres of how flat the core of the circle is.  Falls below 0.7 where a slice
         lies about 4 mm or more off the centres of spheres of 15 mm; NaN in volumes.
     maximum_residual_mm : float
         Root mean square distance between sphere centres and pose.
@@ -142,7 +142,7 @@ class LocateSettings:
     maximum_anisotropy: float = 1.08
     minimum_evidence: float = 0.4
     minimum_score: float = 0.5
-    minimum_flatness: float = 0.45
+    minimum_flatness: float = 0.7
     maximum_residual_mm: float = 1.2
     maximum_distance_mm: float = 2.5
     local_offset_mm: float = 1.5

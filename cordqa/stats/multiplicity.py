@@ -233,10 +233,10 @@ def simultaneous_level(
         largest[start : start + 500] = np.abs(play).max(axis=1)
     critical = float(np.quantile(largest, level))
     alpha = math.erfc(critical / math.sqrt(2.0))
-    return 1.0 - min(max(alpha, (1.0 - level) / count), 1.0 - level)
+    return float(1.0 - min(max(alpha, (1.0 - level) / count), 1.0 - level))
 
 
-_PLAYS = 20_000
+_PLAYS = 10_000
 
 
 def _normal_scores(rank: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,9 +24,10 @@ from cordqa.phantom.batches import find_batch
 from cordqa.phantom.check import judge_sphere
 from cordqa.phantom.definition import PhantomDefinition, load_phantom
 from cordqa.phantom.find import FoundPlate, find_plates
-from cordqa.phantom.fit import FitSettings
+from cordqa.phantom.fit import FitSettings, stimulated_echo_deficit
 from cordqa.phantom.measure import measure_plate
 from cordqa.phantom.reference import ReferenceValue, reference_notices, reference_values
+from cordqa.phantom.repeats import usable
 from cordqa.phantom.series import Kind, Series, find_kind, join_parts
 from cordqa.phantom.tolerance import Tolerances, load_tolerances
 from cordqa.records import (
@@ -46,6 +48,8 @@ from cordqa.workflow.phantom_records import AnalysedPlate
 __all__ = ["PhantomSettings", "run_phantom"]
 
 Progress = Callable[[str], None]
+#: First echo below the exponential by more than this: stimulated echoes matter for T2.
+_DEFICIT = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +127,8 @@ def run_phantom(
     run.outcomes.extend(reading.outcomes)
     if settings.b1_map is not None:
         run.b1 = read_b1_map(settings.b1_map)
-    series = join_parts(reading.sets)
+    # T1 comes first, because the phase graph of a later echo train may need it.
+    series = sorted(join_parts(reading.sets), key=lambda one: find_kind(one.images) is Kind.MULTI_ECHO)
     _note_unjoined(reading, series, run)
     for number, one in enumerate(series, start=1):
         tell(f"[{number}/{len(series)}] {one.images.label}")
@@ -174,14 +179,37 @@ def _find(series: Series, kind: Kind, run: _Run) -> list[AnalysedPlate]:
         run.definition,
         cached,
         settings=_fit_settings(run.settings),
+        longitudinal=partial(_longitudinal, run, series, cached),
         only_plate=run.settings.plate,
         b1=_b1_for(series, run),
     )
+    for found in search.found:
+        run.notices.extend(_stimulated_echoes(series, found))
     for error in search.refused:
         run.notices.append(
             Notice(severity=Severity.WARNING, message=str(error), where=series.images.label, code=error.code)
         )
     return [_judge(series, found, cached(found.plate.id, found.quantity), run) for found in search.found]
+
+
+def _longitudinal(
+    run: _Run, series: Series, cached: Callable[[str, str], tuple[ReferenceValue, ...]], plate: str
+) -> NDArray[np.float64]:
+    """T1 of every sphere in seconds: measured on the same scanner where it was, else the certificate's.
+
+    It decides how stimulated echoes decay while they are stored; it is no start value of T2.
+    """
+    certified = np.array([value.value for value in cached(plate, "T1")])
+    scanner = series.images.entities.scanner
+    measured = [
+        [row.value if usable(row) else math.nan for row in other.rows]
+        for other in run.plates
+        if other.found.plate.id == plate
+        and other.found.quantity == "T1"
+        and other.series.images.entities.scanner == scanner
+    ]
+    own = np.array(measured[-1]) if measured else np.full(certified.shape, math.nan)
+    return np.asarray(np.where(np.isfinite(own), own, certified) / 1000.0)
 
 
 def _judge(series: Series, found: FoundPlate, values: tuple[ReferenceValue, ...], run: _Run) -> AnalysedPlate:
@@ -190,6 +218,22 @@ def _judge(series: Series, found: FoundPlate, values: tuple[ReferenceValue, ...]
         judge_sphere(row, run.tolerances, reference=value) for row, value in zip(rows, values, strict=True)
     )
     return AnalysedPlate(series=series, found=found, rows=rows, references=values, verdicts=verdicts)
+
+
+def _stimulated_echoes(series: Series, found: FoundPlate) -> list[Notice]:
+    deficit = stimulated_echo_deficit(found.fitted)
+    if not deficit > _DEFICIT:
+        return []
+    return [
+        Notice(
+            severity=Severity.WARNING,
+            code="fit.stimulated-echoes",
+            where=series.images.label,
+            message=f"the first echo lies {100 * deficit:.0f} % below the exponential through the others, so "
+            "stimulated echoes are present and T2 of an exponential reads high; --t2-model epg takes them "
+            "into account",
+        )
+    ]
 
 
 def _references(run: _Run, series: Series, plate: str, quantity: str) -> tuple[ReferenceValue, ...]:

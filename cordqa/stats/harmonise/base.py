@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +18,14 @@ from cordqa.errors import FitError, InputError
 from cordqa.records import Notice, Severity
 from cordqa.stats.mixed_design import find_aliased_columns
 
-__all__ = ["CovariateCoder", "Harmoniser", "as_labels", "check_batches", "check_confounding", "check_features"]
+__all__ = [
+    "CovariateCoder",
+    "Harmoniser",
+    "as_labels",
+    "check_batches",
+    "check_confounding",
+    "check_features",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -44,18 +51,33 @@ class Harmoniser(ABC):
 
     @abstractmethod
     def fit(
-        self, X: ArrayLike, *, batch: Sequence[Any], covariates: Any = None, subject: Sequence[Any] | None = None
+        self,
+        X: ArrayLike,
+        *,
+        batch: Iterable[Any],
+        covariates: Any = None,
+        subject: Iterable[Any] | None = None,
     ) -> Self:
         """Learn batch effects from values of shape (n_scans, n_features); NaN marks what is missing."""
 
     @abstractmethod
     def transform(
-        self, X: ArrayLike, *, batch: Sequence[Any], covariates: Any = None, subject: Sequence[Any] | None = None
+        self,
+        X: ArrayLike,
+        *,
+        batch: Iterable[Any],
+        covariates: Any = None,
+        subject: Iterable[Any] | None = None,
     ) -> FloatArray:
         """Take the learned batch effects out of values of the same features."""
 
     def fit_transform(
-        self, X: ArrayLike, *, batch: Sequence[Any], covariates: Any = None, subject: Sequence[Any] | None = None
+        self,
+        X: ArrayLike,
+        *,
+        batch: Iterable[Any],
+        covariates: Any = None,
+        subject: Iterable[Any] | None = None,
     ) -> FloatArray:
         """Fit, then transform the same values."""
         fitted = self.fit(X, batch=batch, covariates=covariates, subject=subject)
@@ -64,7 +86,11 @@ class Harmoniser(ABC):
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Settings given to the constructor."""
         del deep
-        return {name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
+        return {
+            name: getattr(self, name)
+            for name in inspect.signature(type(self).__init__).parameters
+            if name != "self"
+        }
 
     def set_params(self, **settings: Any) -> Self:
         """Change settings; unknown names raise InputError."""
@@ -101,7 +127,9 @@ def check_features(X: ArrayLike, *, n_features: int | None = None) -> FloatArray
         table = table[:, None]
     if table.ndim != 2 or table.size == 0:
         raise InputError(
-            "values must be a table of scans by features", found=f"shape {table.shape}", expected="(scans, features)"
+            "values must be a table of scans by features",
+            found=f"shape {table.shape}",
+            expected="(scans, features)",
         )
     if np.isinf(table).any():
         raise InputError("a value is infinite", todo="empty the cell or correct it")
@@ -112,15 +140,24 @@ def check_features(X: ArrayLike, *, n_features: int | None = None) -> FloatArray
     return table
 
 
-def as_labels(labels: Sequence[Any], n_scans: int, *, what: str) -> Labels:
+def as_labels(labels: Iterable[Any], n_scans: int, *, what: str) -> Labels:
     """Return labels as text, one per scan; a missing one raises InputError."""
-    array = np.asarray(labels, dtype=object).ravel()
+    cells = list(labels)
+    array = np.empty(len(cells), dtype=object)
+    array[:] = cells
     if array.size != n_scans:
         raise InputError(f"one {what} per scan is needed", found=str(array.size), expected=str(n_scans))
-    empty = [i for i, x in enumerate(array) if x is None or x != x or str(x).strip() == ""]
+    empty = [i for i, x in enumerate(array) if _is_empty(x)]
     if empty:
         raise InputError(f"{len(empty)} scans have no {what}", where=f"first at position {empty[0]}")
     return array.astype(str)
+
+
+def _is_empty(label: Any) -> bool:
+    """Tell whether a label says nothing: None, NaN or blank."""
+    if label is None or (isinstance(label, float) and np.isnan(label)):
+        return True
+    return str(label).strip() in ("", "<NA>", "NaT")
 
 
 def check_batches(batch: Labels, *, people: Labels | None = None) -> tuple[Labels, IntArray, list[Notice]]:
@@ -139,7 +176,9 @@ def check_batches(batch: Labels, *, people: Labels | None = None) -> tuple[Label
     """
     names, codes = np.unique(batch, return_inverse=True)
     if names.size < 2:
-        raise FitError("there is nothing to harmonise between", found=f"one batch, {names[0]}", expected="two")
+        raise FitError(
+            "there is nothing to harmonise between", found=f"one batch, {names[0]}", expected="two"
+        )
     sizes = np.bincount(codes)
     if people is not None:
         sizes = np.array([np.unique(people[codes == j]).size for j in range(names.size)])
@@ -169,7 +208,9 @@ class CovariateCoder:
         self._levels: dict[str, tuple[str, ...] | None] = {}
         columns = _as_columns(covariates, n_scans)
         for name, values in columns.items():
-            self._levels[name] = None if _is_number(values) else tuple(dict.fromkeys(sorted(map(str, values))))
+            self._levels[name] = (
+                None if _is_number(values) else tuple(dict.fromkeys(sorted(map(str, values))))
+            )
         return self._encode(columns, n_scans)
 
     def transform(self, covariates: Any, n_scans: int) -> FloatArray:
@@ -222,7 +263,10 @@ def _as_columns(covariates: Any, n_scans: int) -> dict[str, NDArray[Any]]:
     for name, values in columns.items():
         if values.shape != (n_scans,):
             raise InputError(
-                "a covariate needs one value per scan", where=name, found=str(values.shape), expected=str(n_scans)
+                "a covariate needs one value per scan",
+                where=name,
+                found=str(values.shape),
+                expected=str(n_scans),
             )
     return columns
 

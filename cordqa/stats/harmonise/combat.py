@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -100,7 +100,12 @@ class Combat(Harmoniser):
         self.tolerance = tolerance
 
     def fit(
-        self, X: ArrayLike, *, batch: Sequence[Any], covariates: Any = None, subject: Sequence[Any] | None = None
+        self,
+        X: ArrayLike,
+        *,
+        batch: Iterable[Any],
+        covariates: Any = None,
+        subject: Iterable[Any] | None = None,
     ) -> Self:
         """Learn the batch effects.
 
@@ -240,7 +245,12 @@ class Combat(Harmoniser):
         return notices
 
     def transform(
-        self, X: ArrayLike, *, batch: Sequence[Any], covariates: Any = None, subject: Sequence[Any] | None = None
+        self,
+        X: ArrayLike,
+        *,
+        batch: Iterable[Any],
+        covariates: Any = None,
+        subject: Iterable[Any] | None = None,
     ) -> FloatArray:
         """Take the batch effects out of values, of the fitted scans or of new ones.
 
@@ -273,7 +283,7 @@ class Combat(Harmoniser):
         return np.where(unchanged, table, result)
 
 
-def find_batches(batch: Sequence[Any], names: NDArray[np.str_], n_scans: int) -> IntArray:
+def find_batches(batch: Iterable[Any], names: NDArray[np.str_], n_scans: int) -> IntArray:
     """Number batches by the fitted names; an unknown one raises InputError."""
     labels = as_labels(batch, n_scans, what="batch")
     unknown = sorted(set(labels) - set(names))
@@ -373,7 +383,11 @@ def _inverse_gamma_prior(variance: FloatArray) -> tuple[float, float]:
 
 
 def _largest_change(
-    new_mean: FloatArray, old_mean: FloatArray, new_variance: FloatArray, old_variance: FloatArray, seen: BoolArray
+    new_mean: FloatArray,
+    old_mean: FloatArray,
+    new_variance: FloatArray,
+    old_variance: FloatArray,
+    seen: BoolArray,
 ) -> float:
     """Relative change by sva's rule.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -61,7 +61,12 @@ class CovBat(Harmoniser):
         self.tolerance = tolerance
 
     def fit(
-        self, X: ArrayLike, *, batch: Sequence[Any], covariates: Any = None, subject: Sequence[Any] | None = None
+        self,
+        X: ArrayLike,
+        *,
+        batch: Iterable[Any],
+        covariates: Any = None,
+        subject: Iterable[Any] | None = None,
     ) -> Self:
         """Learn ComBat's effects, the components, and the batch effects of their scores.
 
@@ -98,7 +103,7 @@ class CovBat(Harmoniser):
         self.notices_ = self.combat_.notices_
         return self
 
-    def _residuals(self, table: FloatArray, batch: Sequence[Any], covariates: Any) -> FloatArray:
+    def _residuals(self, table: FloatArray, batch: Iterable[Any], covariates: Any) -> FloatArray:
         """What is left after ComBat, the mean and the covariates."""
         cleaned = self.combat_.transform(table, batch=batch, covariates=covariates)
         return cleaned - self._expected(table, covariates)
@@ -110,7 +115,7 @@ class CovBat(Harmoniser):
         mean = self.combat_.centre_ + columns @ slopes
         return np.where(self.combat_.passed_through_, table, mean)
 
-    def _fit_scores(self, scores: FloatArray, batch: Sequence[Any]) -> None:
+    def _fit_scores(self, scores: FloatArray, batch: Iterable[Any]) -> None:
         names = self.combat_.batches_
         codes = find_batches(batch, names, scores.shape[0])
         home = None if self.reference is None else int(np.flatnonzero(names == str(self.reference))[0])
@@ -129,7 +134,12 @@ class CovBat(Harmoniser):
         self.score_effects_ = BatchEffects(shift, ratio)
 
     def transform(
-        self, X: ArrayLike, *, batch: Sequence[Any], covariates: Any = None, subject: Sequence[Any] | None = None
+        self,
+        X: ArrayLike,
+        *,
+        batch: Iterable[Any],
+        covariates: Any = None,
+        subject: Iterable[Any] | None = None,
     ) -> FloatArray:
         """Take mean, variance and covariance effects out of values.
 

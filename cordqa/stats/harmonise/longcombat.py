@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -70,7 +70,12 @@ class LongCombat(Harmoniser):
         self.tolerance = tolerance
 
     def fit(
-        self, X: ArrayLike, *, batch: Sequence[Any], covariates: Any = None, subject: Sequence[Any] | None = None
+        self,
+        X: ArrayLike,
+        *,
+        batch: Iterable[Any],
+        covariates: Any = None,
+        subject: Iterable[Any] | None = None,
     ) -> Self:
         """Learn the batch effects.
 
@@ -176,7 +181,12 @@ class LongCombat(Harmoniser):
         self.effects_ = BatchEffects(shift, ratio)
 
     def transform(
-        self, X: ArrayLike, *, batch: Sequence[Any], covariates: Any = None, subject: Sequence[Any] | None = None
+        self,
+        X: ArrayLike,
+        *,
+        batch: Iterable[Any],
+        covariates: Any = None,
+        subject: Iterable[Any] | None = None,
     ) -> FloatArray:
         """Take the batch effects out of values.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -59,7 +59,12 @@ class TravellingSubject(Harmoniser):
         self.reference = reference
 
     def fit(
-        self, X: ArrayLike, *, batch: Sequence[Any], covariates: Any = None, subject: Sequence[Any] | None = None
+        self,
+        X: ArrayLike,
+        *,
+        batch: Iterable[Any],
+        covariates: Any = None,
+        subject: Iterable[Any] | None = None,
     ) -> Self:
         """Learn the shifts.
 
@@ -82,7 +87,9 @@ class TravellingSubject(Harmoniser):
         if subject is None:
             raise InputError("travelling subjects must be named", todo="give subject=")
         if self.method not in ("least-squares", "reml"):
-            raise InputError("the method is not known", found=str(self.method), expected="least-squares or reml")
+            raise InputError(
+                "the method is not known", found=str(self.method), expected="least-squares or reml"
+            )
         table = check_features(X)
         people = as_labels(subject, table.shape[0], what="subject")
         self.batches_, codes, _ = check_batches(as_labels(batch, table.shape[0], what="batch"))
@@ -126,8 +133,10 @@ class TravellingSubject(Harmoniser):
             if count < FEW_PEOPLE
         ]
         if few:
-            message = f"fewer than {FEW_PEOPLE} travelling people in {', '.join(few)}: shifts are known only roughly"
-            notices.append(Notice(severity=Severity.WARNING, message=message, code="harmonise.few-travellers"))
+            message = f"fewer than {FEW_PEOPLE} travellers in {', '.join(few)}: shifts known only roughly"
+            notices.append(
+                Notice(severity=Severity.WARNING, message=message, code="harmonise.few-travellers")
+            )
         lost = int(np.isnan(self.shift_).any(axis=0).sum())
         if lost:
             message = f"{lost} features: missing values break the link between batches, no shift there"
@@ -135,7 +144,12 @@ class TravellingSubject(Harmoniser):
         return tuple(notices)
 
     def transform(
-        self, X: ArrayLike, *, batch: Sequence[Any], covariates: Any = None, subject: Sequence[Any] | None = None
+        self,
+        X: ArrayLike,
+        *,
+        batch: Iterable[Any],
+        covariates: Any = None,
+        subject: Iterable[Any] | None = None,
     ) -> FloatArray:
         """Subtract the shift of the batch, for travellers and anyone else.
 

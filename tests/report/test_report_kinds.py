@@ -1,0 +1,258 @@
+"""One contract for every kind of figure: register it and it is tested."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+import xml.etree.ElementTree as ET
+
+import fixtures
+import numpy as np
+import pytest
+
+from cordqa import figures
+from cordqa.figures import Agreement, Circle, ControlPanel, Curve, Estimate, Group, RocCurve, Series
+from cordqa.records import Figure, Status
+from cordqa.report import FIGURE_KINDS
+from cordqa.report.charts import FigureDataError, draw_figure
+
+HARD = {
+    "empty": [],
+    "one": [1.0],
+    "same": [3.0, 3.0, 3.0],
+    "zeros": [0.0, 0.0],
+    "negative": [-5.0, -1.0, 2.0],
+    "unknown": [math.nan, 1.0, math.inf, 2.0],
+    "all unknown": [math.nan, math.nan],
+    "huge": [1e-12, 1.0, 1e15],
+    "wild": [1.0, 1.1, 0.9, 1.0, 1.05, 400.0],
+}
+
+
+def make_all(values: list[float]) -> list[Figure]:
+    """One figure of every kind from the same numbers."""
+    n = len(values)
+    x = [float(k + 1) for k in range(n)]
+    series = [
+        Series(label=f"s{k}", x=x, y=values, low=values, high=values, slope=1.0, intercept=0.5)
+        for k in range(8)
+    ]
+    estimates = [Estimate(label="r", value=v, low=v - 1, high=v + 1, series="a") for v in values]
+    control = ControlPanel(
+        label="c", when=[f"2024-01-{k + 1:02d}" for k in range(n)], values=values, ewma=values, baseline=n
+    )
+    f = figures
+    return [
+        f.plate(
+            "n",
+            "T",
+            image=np.zeros((20, 30), np.uint8),
+            circles=[Circle(x=v, y=v, radius=2, label="1") for v in values],
+        ),
+        f.identity("n", "T", series=series, tolerance_percent=(-5, 5)),
+        f.identity("n", "T", series=series, tolerance_percent=[(1, -5, 5), (2, -9, 3)], log=False),
+        f.curves(
+            "n", "T", curves=[Curve(label="c", x=x, y=values, fit_x=x, fit_y=values)], x_label="x", x_log=True
+        ),
+        f.linearity("n", "T", series=series, x_label="x", y_label="y", with_identity=True),
+        f.scatter("n", "T", series=series, x_label="x", y_label="y", log=True),
+        f.rate_linearity("n", "T", series=series, quantity="T1"),
+        f.strip("n", "T", panels={"p": [Group(label="g", values=values, mean=1, sd=0.1)], "none": []}),
+        f.bars("n", "T", panels={"p": estimates}, limit=1.0),
+        f.forest("n", "T", panels={"p": estimates}, axis=(0, 1), marks={"good": 0.75, "better": 0.8}),
+        f.forest("n", "T", panels={"p": estimates}),
+        f.components("n", "T", rows={"r": {str(k): v for k, v in enumerate(values)}}),
+        f.bland_altman("n", "T", panels=[Agreement(label="a", means=x, differences=values, bias=(0, -1, 1))]),
+        f.heatmap(
+            "n",
+            "T",
+            rows=["r"],
+            columns=[str(k) for k in range(n)],
+            values=[values] if n else np.zeros((1, 0)),
+        ),
+        f.design("n", "T", rows=[str(k) for k in range(n)], columns=["s"], counts=np.reshape(values, (n, 1))),
+        f.control_chart("n", "T", panels=[control]),
+        f.roc(
+            "n",
+            "T",
+            curves=[
+                RocCurve(label="r", false_positive=[0, 0.5, 1], true_positive=[0, 0.7, 1], auc=v)
+                for v in values
+            ],
+        ),
+    ]
+
+
+def check_drawing(figure: Figure) -> list[ET.Element]:
+    drawing = draw_figure(figure)
+    roots = [ET.fromstring(str(panel)) for panel in drawing.panels]
+    for root in roots:
+        assert root.get("role") == "img"
+        assert root.get("aria-label")
+        assert root.find("desc") is not None
+        assert not any("nan" in (node.text or "").lower().split() for node in root.iter("text"))
+    for key in drawing.legend:
+        ET.fromstring(str(key.icon))
+    return roots
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_hard_numbers_are_drawn_or_left_out(name):
+    for figure in make_all(HARD[name]):
+        check_drawing(figure)
+
+
+def test_every_builder_makes_a_kind_that_is_drawn_and_every_kind_has_a_builder():
+    made = {figure.kind for figure in make_all([1.0, 2.0])}
+    assert made == set(FIGURE_KINDS)
+
+
+@pytest.mark.parametrize("kind", FIGURE_KINDS)
+def test_no_data_is_said_not_crashed(kind):
+    figure = Figure(name="n", kind=kind, title="T", data={})
+    try:
+        check_drawing(figure)
+    except FigureDataError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize("kind", FIGURE_KINDS)
+def test_damaged_data_never_break_the_page(kind):
+    """Data come from a file that anyone may have edited."""
+    rng = random.Random(kind)
+    figure = next(one for one in make_all([1.0, 2.0, 3.0]) if one.kind == kind)
+    for _ in range(60):
+        data = copy.deepcopy(json.loads(json.dumps(figure.data)))
+        for _ in range(rng.randint(1, 3)):
+            damage(data, rng)
+        try:
+            for panel in draw_figure(Figure(name="n", kind=kind, title="T", data=data)).panels:
+                ET.fromstring(str(panel))
+        except FigureDataError:
+            pass
+
+
+def damage(node, rng: random.Random) -> None:
+    """Replace, drop or repeat one entry somewhere in a tree of JSON."""
+    keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+    if not keys:
+        return
+    key = rng.choice(keys)
+    if isinstance(node[key], (dict, list)) and rng.random() < 0.7:
+        damage(node[key], rng)
+    elif rng.random() < 0.3:
+        del node[key]
+    else:
+        junk = [None, "x", "<script>", -1, 1e308, float("nan"), [], {}, [None], True, [[1, 2]], {"a": 1}]
+        node[key] = copy.deepcopy(rng.choice(junk))
+
+
+def test_an_unknown_kind_names_the_known_ones():
+    with pytest.raises(FigureDataError, match="identity"):
+        draw_figure(Figure(name="n", kind="pie", title="T"))
+
+
+def test_points_carry_names_and_values():
+    series = Series(label="Alpha", x=[100, 1000], y=[104, 990], names=["sphere 1", "sphere 2"])
+    measured, error = check_drawing(figures.identity("n", "T", series=[series], quantity="T1", unit="ms"))
+    named = [node for node in measured.iter() if node.get("data-n") == "sphere 1"]
+    assert [node.find("title").text for node in named] == [
+        "sphere 1, Alpha, 104.0\u00a0ms, reference 100.0, error +4.0 %"
+    ]
+    assert any(node.get("data-n") == "sphere 2" for node in error.iter())
+    assert measured.find("desc").text == "2 points; largest error +4.0 % (sphere 1)."
+
+
+def test_points_lie_where_their_values_are():
+    """Read the picture back: pixels between ticks give the value again."""
+    values = [12.0, 55.0, 310.0, 900.0]
+    (root,) = check_drawing(
+        figures.scatter(
+            "n", "T", series=[Series(label="s", x=values, y=values)], x_label="x", y_label="y", log=True
+        )
+    )
+    ticks = {
+        node.text: float(node.get("x")) for node in root.iter("text") if node.get("text-anchor") == "middle"
+    }
+    ten, thousand = ticks["10"], ticks["1000"]
+    found = [float(node.get("cx")) for node in root.iter("circle")]
+    back = [10 ** (1 + 2 * (x - ten) / (thousand - ten)) for x in found]
+    assert back == pytest.approx(values, rel=0.01)
+
+
+def test_a_wild_error_stands_at_the_edge_and_is_counted():
+    series = Series(label="a", x=[10, 20, 30, 40, 50, 60, 70], y=[10, 20, 30, 40, 50, 60, 210])
+    drawing = draw_figure(figures.identity("n", "T", series=[series], tolerance_percent=(-5, 5)))
+    assert drawing.notes == ("1 error beyond the axis is drawn hollow at its edge.",)
+    assert 'class="beyond s0"' in drawing.panels[1]
+
+
+def test_a_tolerance_outside_the_axis_is_not_taken_for_another():
+    """The band of a reference that was not measured must not be drawn over those that were."""
+    series = Series(label="a", x=[100.0, 200.0], y=[100.0, 200.0])
+    wide_far_away = [(1.0, -50, 50), (100.0, -5, 5), (200.0, -5, 5)]
+    alone = [(100.0, -5, 5), (200.0, -5, 5)]
+
+    def band(tolerance):
+        root = check_drawing(figures.identity("n", "T", series=[series], tolerance_percent=tolerance))[1]
+        path = next(node.get("d") for node in root.iter("path") if node.get("class") == "tolerance")
+        return path.count("L")
+
+    assert band(wide_far_away) == band(alone) + 2
+
+
+def test_samples_that_were_not_used_are_crosses():
+    curve = Curve(
+        label="c",
+        x=[1, 2, 3],
+        y=[1, 2, 3],
+        used=[True, False, True],
+        status=Status.FAIL,
+        value=12.34,
+        uncertainty=0.5,
+        unit="ms",
+    )
+    drawing = draw_figure(figures.curves("n", "T", curves=[curve], x_label="TI (ms)"))
+    root = ET.fromstring(str(drawing.panels[0]))
+    assert sum(node.get("class") == "cross" for node in root.iter("path")) == 1
+    assert sum("point" in (node.get("class") or "") for node in root.iter("circle")) == 2
+    assert "not used" in [key.label for key in drawing.legend]
+    texts = [node.text for node in root.iter("text")]
+    assert "12.34 ± 0.50\u00a0ms" in texts
+    assert "✕" in texts
+
+
+def test_statuses_differ_without_colour():
+    drawing = draw_figure(fixtures.Bench(1, 5, 3).plate_figure())
+    classes = {node.get("class") for node in ET.fromstring(str(drawing.panels[0])).iter("circle")}
+    assert {"roi st-pass", "roi st-fail", "roi st-not-evaluated"} <= classes
+    assert "✕" in str(drawing.panels[0])
+
+
+def test_shares_of_variance_count_negative_estimates_as_zero_and_say_so():
+    figure = figures.components("n", "T", rows={"FA": {"subject": 3.0, "scanner": -1.0, "residual": 1.0}})
+    drawing = draw_figure(figure)
+    assert "1 negative estimate drawn as zero." in drawing.notes
+    assert "subject 75 %, scanner 0 %, residual 25 %" in drawing.panels[0]
+
+
+def test_missing_cells_are_visible():
+    figure = figures.design("n", "T", rows=["a", "b"], columns=["s", "t"], counts=[[1, 0], [2, -1]])
+    root = ET.fromstring(str(draw_figure(figure).panels[0]))
+    classes = [node.get("class") for node in root.iter("rect")]
+    assert sorted(classes) == ["absent", "excluded", "present", "present"]
+    assert root.find("desc").text == "2 of 4 cells measured, 1 missing, 1 excluded."
+
+
+def test_the_same_data_give_the_same_picture():
+    for figure in fixtures.summary_figures(np.random.default_rng(0)):
+        again = Figure(
+            name="n",
+            kind=figure.kind,
+            title=figure.title,
+            alt=figure.alt,
+            data=json.loads(json.dumps(figure.data)),
+        )
+        assert draw_figure(figure).panels == draw_figure(again).panels
