@@ -79,7 +79,10 @@ def _fill(decoded: Decoded, image: int, slice_: int, frame: Frame, stored: Store
     scale = frame.acquisition
     with np.errstate(over="ignore", invalid="ignore"):
         values = stored.values * np.float64(scale.scale_slope) + scale.scale_intercept
-        decoded.data[image, slice_] = np.where(np.isfinite(values), values, np.nan)
+        target = decoded.data[image, slice_]
+        target[...] = values
+        if stored.values.dtype.kind == "f":
+            target[~np.isfinite(target)] = np.nan
     decoded.clipped[image, slice_] = find_clipped(stored, frame.part)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from cordqa.errors import UnreadableFileError
 from cordqa.io.files import iter_lines, printable, read_small
 
-__all__ = ["Entity", "bids_entities", "load_json", "merged_sidecar", "nifti_stem", "read_numbers"]
+__all__ = ["Entity", "Sidecars", "bids_entities", "bids_suffix", "load_json", "nifti_stem", "read_numbers"]
 
 _PAIR = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
 _MAX_DEPTH = 64
@@ -42,44 +44,76 @@ def bids_entities(source: str) -> dict[str, str]:
     return {match[1]: match[2] for match in matches if match}
 
 
-def _suffix(name: str) -> str:
+def bids_suffix(name: str) -> str:
+    """Return the last word of a file name (``MESE``, ``IRT1``), unless it is an entity."""
     last = nifti_stem(name).split("_")[-1]
     return "" if _PAIR.fullmatch(last) else last
 
 
-def merged_sidecar(root: Path, source: str, *, limit: int) -> dict[str, Any] | None:
-    """Return what all sidecars that apply to a file say; the nearest one has the last word.
+@dataclass(slots=True)
+class _Listing:
+    """The sidecars of one folder: with their entities by BIDS suffix, and by name."""
 
-    A sidecar applies where it has the file's own name, or, in the same folder or one above it
-    within ``root``, the same BIDS suffix and no entity that the file has not.
+    by_suffix: dict[str, list[tuple[frozenset[tuple[str, str]], str]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    by_stem: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    Returns
-    -------
-    dict or None
-        ``None`` where no sidecar applies.
 
-    Raises
-    ------
-    UnreadableFileError
-        If a sidecar is not valid JSON, or not an object.
+class Sidecars:
+    """The JSON sidecars below a folder, listed and read once.
+
+    A sidecar applies to an image where it has the image's own name, or, in the same folder or
+    one above it, the same BIDS suffix and no entity that the image has not.  The nearest one
+    has the last word.
     """
-    path = PurePosixPath(source)
-    own = bids_entities(source)
-    merged: dict[str, Any] = {}
-    found = False
-    for folder in list(reversed(path.parents))[-_MAX_DEPTH:]:
-        applicable = []
-        for candidate in _json_files(root / folder):
-            entities = bids_entities(candidate)
-            same = nifti_stem(candidate) == nifti_stem(path.name) and folder == path.parent
-            inherited = bool(_suffix(path.name)) and _suffix(candidate) == _suffix(path.name)
-            inherited &= "_" in path.name and entities.items() <= own.items()
-            if same or inherited:
-                applicable.append((same, len(entities), candidate))
-        for _, _, candidate in sorted(applicable):
-            merged.update(load_json(root / folder / candidate, limit=limit))
-            found = True
-    return merged if found else None
+
+    def __init__(self, root: Path, *, limit: int) -> None:
+        self._root = root
+        self._limit = limit
+        self._listings: dict[PurePosixPath, _Listing] = {}
+        self._contents: dict[PurePosixPath, Mapping[str, Any]] = {}
+
+    def of(self, source: str) -> dict[str, Any] | None:
+        """Return what all sidecars of one image say together; ``None`` where it has none.
+
+        Raises
+        ------
+        UnreadableFileError
+            If a sidecar is not valid JSON, or not an object.
+        """
+        path = PurePosixPath(source)
+        merged: dict[str, Any] = {}
+        applicable = self._applicable(path)
+        for sidecar in applicable:
+            if sidecar not in self._contents:
+                self._contents[sidecar] = load_json(self._root / sidecar, limit=self._limit)
+            merged.update(self._contents[sidecar])
+        return merged if applicable else None
+
+    def _applicable(self, path: PurePosixPath) -> list[PurePosixPath]:
+        """Return the sidecars of an image, the farthest and most general first."""
+        own, stem = frozenset(bids_entities(path.name).items()), nifti_stem(path.name)
+        suffix = bids_suffix(path.name) if "_" in path.name else ""
+        result = []
+        for folder in list(reversed(path.parents))[-_MAX_DEPTH:]:
+            listed = self._listing(folder).by_suffix.get(suffix, []) if suffix else []
+            found = [
+                (len(pairs), name) for pairs, name in listed if pairs <= own and nifti_stem(name) != stem
+            ]
+            result += [folder / name for _, name in sorted(found)]
+        result += [path.parent / name for name in self._listing(path.parent).by_stem.get(stem, [])]
+        return result
+
+    def _listing(self, folder: PurePosixPath) -> _Listing:
+        if folder not in self._listings:
+            listing = _Listing()
+            for name in _json_files(self._root / folder):
+                pairs = frozenset(bids_entities(name).items())
+                listing.by_suffix[bids_suffix(name)].append((pairs, name))
+                listing.by_stem[nifti_stem(name)].append(name)
+            self._listings[folder] = listing
+        return self._listings[folder]
 
 
 def _json_files(folder: Path) -> list[str]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import pydicom
 from pydicom.dataset import FileDataset
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
 
 from cordqa.errors import UnreadableFileError
 from cordqa.io.dicom_acquisition import read_acquisition, read_family, read_field_strength, read_geometry
@@ -31,6 +32,7 @@ from cordqa.records import Part
 
 __all__ = ["read_dicom"]
 
+_PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))  # float, double, integer
 #: Values of ImageType that say what the scanner did to the image.
 _PROCESSING = re.compile(r"ND|NORM|DIS[23]D|FM\d*(_\d+)?|FIL|MFSPLIT|MOCO|SUB|PURE|SCIC|CLEAR|DFC|SM\d*")
 
@@ -100,9 +102,13 @@ def read_dicom(
     return next(frame for frame in frames if isinstance(frame, Ignored))
 
 
+def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag in _PIXELS
+
+
 def _parse(buffer: BinaryIO) -> FileDataset:
     try:
-        return pydicom.dcmread(buffer, stop_before_pixels=True, force=True, specific_tags=TAGS)
+        return read_partial(buffer, _at_pixels, force=True, specific_tags=TAGS)
     except Exception as error:
         # The parser meets arbitrary bytes and may raise almost anything; its message may
         # quote the header, so only the kind of failure is kept.

@@ -20,7 +20,8 @@ def read_family(header: Header) -> tuple[str, str]:
         {"SPIN": {"SE"}, "GRADIENT": {"GR"}, "BOTH": {"SE", "GR"}}.get(pulse[0], set()) if pulse else set()
     )
     inverted = "IR" in codes or header.tokens("InversionRecovery") == ("YES",)
-    if header.number("InversionTime") > 0 and not codes & {"GR", "EP"}:
+    times = (header.number("InversionTimes"), header.number("InversionTime"))
+    if any(time > 0 for time in times) and not codes & {"GR", "EP"}:
         inverted = True
     codes = codes | {"IR"} if inverted else codes
     sequence = "inversion recovery" if inverted else "gradient echo" if "GR" in codes else ""

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from cordqa.io.files import printable
 
@@ -36,12 +37,12 @@ _TEXT_LIMIT = 64
 
 
 @cache
-def tag_of(keyword: str) -> int:
+def tag_of(keyword: str) -> BaseTag:
     """Return the tag of a DICOM keyword."""
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise KeyError(keyword)
-    return int(tag)
+    return BaseTag(tag)
 
 
 class Header:
@@ -54,12 +55,12 @@ class Header:
     __slots__ = ("_sources",)
 
     def __init__(self, sources: Iterable[Dataset]) -> None:
-        self._sources = tuple(sources)
+        self._sources = tuple((source, source.keys()) for source in sources)
 
     def raw(self, tag: int) -> Any:
         """Return the value of the first source that has one, or ``None``."""
-        for source in self._sources:
-            if tag in source:
+        for source, keys in self._sources:
+            if tag in keys:
                 value = _value(source, tag)
                 if value is not None and value not in ("", []):
                     return value
@@ -71,10 +72,10 @@ class Header:
 
     def private(self, group: int, creator: str, element: int) -> Any:
         """Return a private value from whichever block its creator reserved, or ``None``."""
-        for source in self._sources:
+        for source, keys in self._sources:
             for block in PRIVATE_BLOCKS:
                 tag = group << 16 | block << 8 | element
-                if tag in source and str(_value(source, group << 16 | block)).strip() == creator:
+                if tag in keys and str(_value(source, group << 16 | block)).strip() == creator:
                     return _value(source, tag)
         return None
 
@@ -108,7 +109,7 @@ class Header:
 
 def _value(source: Dataset, tag: int) -> Any:
     try:
-        return source[tag].value
+        return source[BaseTag(tag)].value
     except Exception:
         # pydicom converts on access and may raise almost anything for a damaged value;
         # its message may quote the value, so it is not kept.

@@ -89,11 +89,11 @@ def read_layout(
             expected="at least 1 of each",
             todo="export the file again",
         )
-    if rows * columns * frames > limits.max_pixels_per_file:
+    if rows * columns * frames > limits.max_pixels_per_file or frames > limits.max_planes_per_file:
         raise TooLargeError(
             "the header claims too many pixels",
             found=f"{rows} rows, {columns} columns, {frames} frames",
-            expected=f"at most {limits.max_pixels_per_file} pixels",
+            expected=f"at most {limits.max_pixels_per_file} pixels, {limits.max_planes_per_file} frames",
             todo="check the file, or raise the limit",
         )
     allocated = header.integer("BitsAllocated")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydicom.tag import BaseTag
+
 from cordqa.io.dicom_header import PRIVATE_BLOCKS, tag_of
 
 __all__ = ["TAGS"]
@@ -28,6 +30,13 @@ _PRIVATE = {
     0x2001: (0x03,),
     0x2005: (0x0D, 0x0E, 0x09, 0x0A, 0x0F, 0xB0, 0xB1, 0xB2),
 }
-TAGS: list[Any] = [tag_of(keyword) for keyword in _PUBLIC.split()]
-TAGS += [g << 16 | b for g in _PRIVATE for b in PRIVATE_BLOCKS]
-TAGS += [g << 16 | b << 8 | e for g, elements in _PRIVATE.items() for b in PRIVATE_BLOCKS for e in elements]
+TAGS: list[Any] = [
+    *(tag_of(keyword) for keyword in _PUBLIC.split()),
+    *(BaseTag(g << 16 | b) for g in _PRIVATE for b in PRIVATE_BLOCKS),
+    *(
+        BaseTag(g << 16 | b << 8 | e)
+        for g, elements in _PRIVATE.items()
+        for b in PRIVATE_BLOCKS
+        for e in elements
+    ),
+]

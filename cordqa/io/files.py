@@ -110,6 +110,8 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 def printable(text: str, *, limit: int = 300) -> str:
     """Return text that is safe to show: no control characters, valid Unicode, bounded length."""
+    if text.isascii() and text.isprintable() and len(text) <= limit:
+        return text.strip()
     clean = text.encode("utf-8", "replace").decode("utf-8", "replace")
     clean = "".join(c if c.isprintable() else " " for c in clean).strip()
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from cordqa.errors import CordqaError, EmptyInputError, TooLargeError, UnreadableFileError
 from cordqa.io.assemble import Decoded, build_set, decode_plans, plan_bytes
+from cordqa.io.bids import Sidecars
 from cordqa.io.files import check_folder, open_regular, printable, walk_folder
 from cordqa.io.frames import Frame, Ignored
 from cordqa.io.grouping import SetPlan, drop_copies, drop_surveys, drop_time_series, group_frames
@@ -68,6 +69,7 @@ class _Work:
     root: Path
     limits: ReadLimits
     show_identity: bool
+    sidecars: Sidecars
     frames: list[Frame] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
@@ -98,7 +100,8 @@ def read_folder(path: Path, *, limits: ReadLimits = DEFAULT_LIMITS, show_identit
         Bounds on files, pixels and memory, checked before memory is asked for.
     show_identity : bool
         Put PatientID into ``Entities.subject``.  Names, birth dates, institutions and free
-        text are never kept.
+        text are never kept.  (The subject label of a BIDS file name is a pseudonym, and part
+        of the path; it is always kept.)
 
     Returns
     -------
@@ -121,7 +124,8 @@ def read_folder(path: Path, *, limits: ReadLimits = DEFAULT_LIMITS, show_identit
         raise EmptyInputError(
             "holds no files", where=printable(str(path)), todo="give the folder that holds the images"
         )
-    work = _Work(path, limits, show_identity, ignored=walk.ignored)
+    sidecars = Sidecars(path, limit=limits.max_sidecar_bytes)
+    work = _Work(path, limits, show_identity, sidecars, ignored=walk.ignored)
     for folder in walk.unreadable:
         work.failed(folder, UnreadableFileError("the folder cannot be opened", todo="check the permissions"))
     with _quiet_libraries() as caught:
@@ -159,6 +163,7 @@ def _quiet_libraries() -> Iterator[list[warnings.WarningMessage]]:
 
 def _read_headers(work: _Work, sources: Sequence[str], caught: list[warnings.WarningMessage]) -> None:
     for source in sources:
+        caught.clear()
         try:
             result = _read_one(work, source)
         except CordqaError as error:
@@ -166,10 +171,8 @@ def _read_headers(work: _Work, sources: Sequence[str], caught: list[warnings.War
             continue
         if caught:
             work.irregular.append(printable(source))
-            caught.clear()
         if isinstance(result, Ignored):
-            if result.why:
-                work.ignored[result.why] += 1
+            work.ignored[result.why] += 1
         else:
             work.frames.extend(result)
 
@@ -180,11 +183,11 @@ def _read_one(work: _Work, source: str) -> list[Frame] | Ignored:
     if source in ("phantom.yaml", "phantom.yml", "phantom.json"):
         facts = read_phantom_file(work.root / source, limit=work.limits.max_sidecar_bytes)
         _learn(work, facts, source)
-        return Ignored("")
+        return []
     if name.endswith((".nii", ".nii.gz")):
         from cordqa.io.nifti import read_nifti
 
-        frames, sidecar = read_nifti(work.root, source, limits=work.limits)
+        frames, sidecar = read_nifti(work.root, source, limits=work.limits, sidecars=work.sidecars)
         _learn(work, PhantomFacts(sidecar.serial_number, math.nan), source)
         return frames
     if _looks_like_dicom(work.root / source):
@@ -243,6 +246,7 @@ def _make_sets(work: _Work) -> list[ImageSet]:
         for source, error in failures.items():
             work.failed(source, error)
         frames = [f for f in frames if f.file.source not in failures]
+        del decoded  # before as much is asked for again
     return []
 
 

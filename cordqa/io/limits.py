@@ -21,6 +21,8 @@ class ReadLimits:
         Size of one file on disk.
     max_pixels_per_file : int
         Rows times columns times frames (or voxels times volumes) claimed by one file.
+    max_planes_per_file : int
+        Frames (or slices times volumes) claimed by one file.
     max_total_bytes : int
         Memory for the images of all sets together; sets beyond it are reported as skipped.
     max_sidecar_bytes : int
@@ -32,6 +34,7 @@ class ReadLimits:
     max_files: int = 200_000
     max_file_bytes: int = 2048 * _MEBI
     max_pixels_per_file: int = 128 * _MEBI
+    max_planes_per_file: int = 100_000
     max_total_bytes: int = 2048 * _MEBI
     max_sidecar_bytes: int = 2 * _MEBI
     max_inflated_bytes: int = 512 * _MEBI

@@ -115,8 +115,8 @@ def _session_labels(plans: Sequence[SetPlan]) -> dict[_Study, str]:
         dates[_study(plan)].append(plan.first.study_date or plan.first.acquired[:10].replace("-", ""))
     labels: dict[_Study, str] = {}
     used: Counter[Hashable] = Counter()
-    for study in dates:  # in the order of time, as the plans are
-        name = study.session or min(dates[study])
+    for study, known in dates.items():  # in the order of time, as the plans are
+        name = study.session or min(known)
         used[study.scanner, name] += 1
         number = used[study.scanner, name]
         labels[study] = (name or "1") if number == 1 else f"{name}-{number}" if name else str(number)
@@ -164,7 +164,8 @@ def _values(plan: SetPlan) -> str:
         values = _axis_values(plan, axis)
         return f"{_SYMBOLS[axis]} {_text(axis, values[0])}" if values else f"{_SYMBOLS[axis]} unknown"
     values = _axis_values(plan, plan.axis)
-    return f"{len(set(values))} {_SYMBOLS[plan.axis]} {_text(plan.axis, values[0], values[-1])}"
+    symbol = _SYMBOLS[plan.axis] + ("s" if plan.axis == "fa" else "")
+    return f"{len(set(values))} {symbol} {_text(plan.axis, values[0], values[-1])}"
 
 
 def _protocol(plan: SetPlan) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cordqa.errors import UnreadableFileError
-from cordqa.io.bids import Entity, bids_entities, merged_sidecar, read_numbers
+from cordqa.io.bids import Entity, Sidecars, bids_entities, bids_suffix, read_numbers
 from cordqa.io.files import printable
 from cordqa.io.frames import Frame, Ignored, Scanner
 from cordqa.io.limits import ReadLimits
@@ -31,8 +31,16 @@ _BIDS_PARTS = {
     "real": Part.REAL,
     "imag": Part.IMAGINARY,
 }
+#: What the suffixes of BIDS say about the sequence, where the sidecar says nothing.
+_SEQUENCES = {
+    "IRT1": "inversion recovery",
+    "MESE": "spin echo",
+    "MEGRE": "gradient echo",
+    "VFA": "gradient echo",
+}
 #: Sidecar key, field, largest value that can be meant in the unit of BIDS.
 _PARAMETERS = (
+    ("RepetitionTimeExcitation", "repetition_time_s", 120.0),
     ("RepetitionTime", "repetition_time_s", 120.0),
     ("EchoTime", "echo_time_s", 1.5),
     ("InversionTime", "inversion_time_s", 30.0),
@@ -48,7 +56,9 @@ class Sidecar:
     temperature_C: float = math.nan
 
 
-def read_nifti(root: Path, source: str, *, limits: ReadLimits) -> tuple[list[Frame] | Ignored, Sidecar]:
+def read_nifti(
+    root: Path, source: str, *, limits: ReadLimits, sidecars: Sidecars
+) -> tuple[list[Frame] | Ignored, Sidecar]:
     """Read the header and the sidecar of one NIfTI file.
 
     Parameters
@@ -59,6 +69,8 @@ def read_nifti(root: Path, source: str, *, limits: ReadLimits) -> tuple[list[Fra
         The file, relative to it.
     limits : ReadLimits
         Bounds that are checked before memory is asked for.
+    sidecars : Sidecars
+        The sidecars below the folder.
 
     Returns
     -------
@@ -74,7 +86,7 @@ def read_nifti(root: Path, source: str, *, limits: ReadLimits) -> tuple[list[Fra
     TooLargeError
         If more voxels are claimed than the limit.
     """
-    meta = merged_sidecar(root, source, limit=limits.max_sidecar_bytes)
+    meta = sidecars.of(source)
     if meta is None:
         return Ignored("NIfTI without a JSON sidecar"), Sidecar()
     header = read_nifti_header(root / source, limits=limits)
@@ -82,7 +94,7 @@ def read_nifti(root: Path, source: str, *, limits: ReadLimits) -> tuple[list[Fra
     file = NiftiFile(root / source, source, header)
     entities = bids_entities(source)
     b_values = read_numbers(root / source, ".bval", limit=limits.max_sidecar_bytes)
-    volumes = _volumes(meta, header, n_volumes, b_values)
+    volumes = _volumes(meta, header, n_volumes, b_values, bids_suffix(root.joinpath(source).name))
     template = _template(file, meta, entities)
     frames = [
         replace(
@@ -100,12 +112,13 @@ def read_nifti(root: Path, source: str, *, limits: ReadLimits) -> tuple[list[Fra
 
 
 def _volumes(
-    meta: Mapping[str, Any], header: NiftiHeader, count: int, b_values: Sequence[float]
+    meta: Mapping[str, Any], header: NiftiHeader, count: int, b_values: Sequence[float], suffix: str
 ) -> list[Acquisition]:
     """Return one acquisition per volume."""
     values: dict[str, list[float]] = {}
     for key, name, largest in _PARAMETERS:
-        values[name] = _series(meta, key, count, largest)
+        if meta.get(key) is not None or name not in values:
+            values[name] = _series(meta, key, count, largest)
     if b_values and len(b_values) != count:
         raise UnreadableFileError(
             "the number of b-values contradicts the number of volumes",
@@ -122,7 +135,7 @@ def _volumes(
             Acquisition(
                 **own,
                 echo_train_length=_count(meta, "EchoTrainLength"),
-                sequence=_sequence(meta, own),
+                sequence=_sequence(meta, own, suffix),
                 scale_slope=header.slope,
                 scale_intercept=header.intercept,
                 scale_source="NIfTI header" if scaled else "",
@@ -199,12 +212,13 @@ def _words(meta: Mapping[str, Any], key: str) -> list[str]:
     return [printable(str(part), limit=64).upper() for part in parts[:32]]
 
 
-def _sequence(meta: Mapping[str, Any], own: Mapping[str, float]) -> str:
+def _sequence(meta: Mapping[str, Any], own: Mapping[str, float], suffix: str) -> str:
     codes = _words(meta, "ScanningSequence")
     inverted = own["inversion_time_s"] > 0 and not {"GR", "EP"} & set(codes)
     if "IR" in codes or inverted:
         return "inversion recovery"
-    return "gradient echo" if "GR" in codes else "spin echo" if "SE" in codes else ""
+    named = "gradient echo" if "GR" in codes else "spin echo" if "SE" in codes else ""
+    return named or _SEQUENCES.get(suffix, "")
 
 
 def _text(meta: Mapping[str, Any], key: str) -> str:
@@ -227,6 +241,7 @@ def _template(file: NiftiFile, meta: Mapping[str, Any], entities: Mapping[str, s
     vendor = vendor_name(_text(meta, "Manufacturer"))
     field = _constants(meta, file.header)["field_strength_T"]
     columns, rows = file.header.shape[:2]
+    part = _part(meta, entities)
     acquired = _text(meta, "AcquisitionDateTime") or _text(meta, "AcquisitionTime")
     identity = "/".join(entities.get(e.value, "") for e in (Entity.SUBJECT, Entity.SESSION))
     series = _text(meta, "SeriesInstanceUID") or file.source
@@ -239,7 +254,7 @@ def _template(file: NiftiFile, meta: Mapping[str, Any], entities: Mapping[str, s
         orientation=file.header.orientation,
         spacing=file.header.spacing[:2],
         acquisition=Acquisition(),
-        part=_part(meta, entities),
+        part=part,
         scanner=Scanner(
             vendor=vendor,
             model=_text(meta, "ManufacturersModelName")[:40],
@@ -247,6 +262,7 @@ def _template(file: NiftiFile, meta: Mapping[str, Any], entities: Mapping[str, s
             device=_text(meta, "DeviceSerialNumber") or _text(meta, "StationName"),
         ),
         software=_text(meta, "SoftwareVersions"),
+        flags=("phase-unit-unknown",) if part is Part.PHASE and _text(meta, "Units") != "rad" else (),
         family=" ".join(
             sorted({*_words(meta, "ScanningSequence"), _text(meta, "MRAcquisitionType")})
         ).strip(),

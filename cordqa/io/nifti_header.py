@@ -180,7 +180,10 @@ def _check_affine(affine: NDArray[np.float64]) -> None:
 def _scaling(header: Any) -> tuple[float, float]:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     usable = (
-        math.isfinite(slope) and math.isfinite(intercept) and 0 < abs(slope) < 1e30 and abs(intercept) < 1e30
+        math.isfinite(slope)
+        and math.isfinite(intercept)
+        and 1e-20 < abs(slope) < 1e20
+        and abs(intercept) < 1e20
     )
     return (slope, intercept) if usable else (1.0, 0.0)
 
@@ -202,6 +205,12 @@ def _shape(header: Any, limits: ReadLimits) -> tuple[int, int, int, int]:
             found=str(voxels),
             expected=f"at most {limits.max_pixels_per_file}",
             todo="check the file, or raise the limit",
+        )
+    if sizes[2] * sizes[3] > limits.max_planes_per_file:
+        raise TooLargeError(
+            "the header claims too many slices",
+            found=f"{sizes[2]} slices, {sizes[3]} volumes",
+            expected=f"at most {limits.max_planes_per_file} in all",
         )
     return sizes[0], sizes[1], sizes[2], sizes[3]
 

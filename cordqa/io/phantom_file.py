@@ -10,7 +10,7 @@ from typing import Any
 
 from cordqa.errors import DefinitionError, UnreadableFileError
 from cordqa.io.bids import load_json
-from cordqa.io.files import printable
+from cordqa.io.files import printable, read_small
 from cordqa.resources import read_yaml
 
 __all__ = ["PhantomFacts", "read_phantom_file"]
@@ -68,15 +68,26 @@ def read_phantom_file(path: Path, *, limit: int) -> PhantomFacts:
     if path.suffix.lower() == ".json":
         content: Any = load_json(path, limit=limit)
     else:
-        try:
-            content = read_yaml(path)
-        except DefinitionError as error:
-            raise UnreadableFileError(error.what, todo=error.todo or "correct the file") from None
+        content = _load_yaml(path, limit=limit)
     if not isinstance(content, Mapping):
         raise UnreadableFileError(
             "holds no keys", expected="serial_number and temperature_C", todo="correct the file"
         )
     return _facts(content)
+
+
+def _load_yaml(path: Path, *, limit: int) -> Any:
+    """Read YAML with every value as text: a serial number 0042 is not the octal number 34."""
+    import yaml
+
+    text = read_small(path, limit=limit)
+    try:
+        read_yaml(path)  # checks encoding, syntax and the absence of aliases
+        return yaml.load(text, Loader=yaml.BaseLoader)
+    except DefinitionError as error:
+        raise UnreadableFileError(error.what, todo=error.todo or "correct the file") from None
+    except yaml.YAMLError:
+        raise UnreadableFileError("is not valid YAML", todo="correct the file") from None
 
 
 def _facts(content: Mapping[Any, Any]) -> PhantomFacts:
@@ -108,10 +119,10 @@ def _one_of(content: Mapping[Any, Any], names: tuple[str, ...]) -> Any:
 
 
 def _temperature(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return math.nan
     try:
         number = float(value)
-    except OverflowError:
+    except (ValueError, OverflowError):
         return math.nan
     return number if _COLDEST_C <= number <= _WARMEST_C else math.nan

@@ -121,12 +121,17 @@ def _scaling_notices(frames: list[Frame]) -> list[_Found]:
 
 def _missing_notices(frames: list[Frame]) -> list[_Found]:
     found: list[_Found] = []
-    needed = _NEEDED.get(frames[0].acquisition.sequence, ("echo_time_s",))
+    sequence = frames[0].acquisition.sequence
+    needed = _NEEDED.get(sequence, ())
+    if not sequence:
+        message = "ScanningSequence (0018,0020) is missing, so the kind of sequence is not known"
+        found.append(("header.missing", Severity.WARNING, message))
     for name in (*needed, "field_strength_T", "slice_thickness_mm"):
         lacking = [f.name for f in frames if math.isnan(getattr(f.acquisition, name))]
         if lacking:
             severity = Severity.ERROR if name in needed else Severity.WARNING
-            message = f"{_ELEMENTS[name]} is missing in {list_some(lacking)}; export the original images"
+            message = f"{_ELEMENTS[name]} is missing in {list_some(lacking)}; export the original "
+            message += "images, or add it to the sidecar"
             found.append(("header.missing", severity, message))
     return found
 

@@ -34,6 +34,7 @@ _PHILIPS_IMAGING = "Philips Imaging DD 001"
 _GE_PARAMETERS = "GEMS_PARM_01"
 _GE_ACQUISITION = "GEMS_ACQU_01"
 _SIEMENS_HEADER = "SIEMENS MR HEADER"
+_LARGEST = 1e20
 _SIEMENS_PHASE_HALF_RANGE = 4096.0  # stored * 2 - 4096 spans -pi to pi
 _VENDORS = (
     ("SIEMENS", "Siemens"),
@@ -129,6 +130,8 @@ def find_scaling(header: Header, *, vendor: str, part: Part, signed: bool) -> Sc
         Slope, intercept and their source.
     """
     scaling = _philips(header) or _real_world(header) or _rescale(header) or Scaling()
+    if (scaling.slope, scaling.intercept) == (1.0, 0.0) and "Philips" not in scaling.source:
+        scaling = Scaling()  # to say that nothing is done is the same as to say nothing
     if vendor == "Philips" and "Philips" not in scaling.source:
         scaling = _flag(scaling, "philips-scale-absent")
     if part is Part.PHASE:
@@ -143,12 +146,13 @@ def _flag(scaling: Scaling, flag: str) -> Scaling:
 
 
 def _usable(slope: float, intercept: float) -> bool:
-    return math.isfinite(slope) and slope != 0 and abs(slope) < 1e30 and abs(intercept) < 1e30
+    """Tell whether a scaling can be meant, and keeps every stored value finite in float32."""
+    return 1 / _LARGEST < abs(slope) < _LARGEST and abs(intercept) < _LARGEST
 
 
 def _philips(header: Header) -> Scaling | None:
     scale_slope = first_number(header.private(0x2005, PHILIPS_DD1, 0x0E))
-    if not (math.isfinite(scale_slope) and 1e-30 < abs(scale_slope) < 1e30):
+    if not _usable(scale_slope, 0.0):
         return None
     rescale_slope, rescale_intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
     if not _usable(rescale_slope, rescale_intercept):
@@ -159,9 +163,10 @@ def _philips(header: Header) -> Scaling | None:
     # With "combine rescaling" the public pair is forced to 1 and 0, and only SI tells the offset.
     scale_intercept = first_number(header.private(0x2005, PHILIPS_DD1, 0x0D))
     offset = rescale_intercept / rescale_slope
-    if offset == 0 and math.isfinite(scale_intercept) and abs(scale_intercept) < 1e30:
+    if offset == 0 and math.isfinite(scale_intercept):
         offset = -scale_intercept
-    return Scaling(1.0 / scale_slope, offset / scale_slope, "Philips private scale slope")
+    slope, intercept = 1.0 / scale_slope, offset / scale_slope
+    return Scaling(slope, intercept, "Philips private scale slope") if _usable(slope, intercept) else None
 
 
 def _real_world(header: Header) -> Scaling | None:

@@ -34,12 +34,11 @@ _NOISE_FLOOR = 0.01
 _NOISE_FACTOR = 4.0
 #: Reach of one sphere when hypotheses are ranked: covers scale, tilt and positional play.
 _NEARBY_MM = 3.0
-#: Width (standard deviation) of the annulus on the inner edge alone.
-_INNER_BAND_MM = 1.0
-#: How far a centre may move when it is refined on the inner edge.
-_INNER_REACH_MM = 2.0
-#: The inner edge is trusted if it gives at least this share of the evidence of both edges.
-_INNER_SHARE = 0.6
+#: Lines along the gradient that miss a centre by this much count half when the centre is refined.
+_MISS_MM = 1.5
+#: How far a centre may move when it is refined, and how often it is tried.
+_REFINE_REACH_MM = 2.5
+_N_REFINEMENTS = 8
 
 Array = NDArray[np.float64]
 Array32 = NDArray[np.float32]
@@ -53,9 +52,6 @@ class EvidenceMap:
     ----------
     values : ndarray, 2D or 3D, float32
         Radial symmetry, at most 1.
-    inner : ndarray, same shape
-        The same from a narrow annulus on the inner edge only.  It misses a sphere cut off its centre,
-        but its maximum is not pulled towards a neighbour.
     nearby : ndarray, same shape
         Largest evidence within about 3 mm, 0 to 1: what a sphere would find from a rough guess.
     tensor : dict
@@ -65,7 +61,6 @@ class EvidenceMap:
     """
 
     values: Array32
-    inner: Array32
     nearby: Array32
     tensor: dict[tuple[int, int], Array32]
     step_mm: float
@@ -128,11 +123,14 @@ def compute_evidence(
     tensor = _structure_tensor(images, spacing_mm, step_mm, smoothing_mm)
     maps = []
     for inner, outer in radii_mm:
-        # The band holds both edges and the blur of each.
-        both = _radial_part(tensor, (inner + outer) / 2, (outer - inner) / 4 + 1.0, step_mm)
-        narrow = _radial_part(tensor, inner, _INNER_BAND_MM, step_mm)
-        maps.append(EvidenceMap(both, narrow, _spread_maxima(both, step_mm), tensor, step_mm))
+        both = _radial_part(tensor, *_band(inner, outer), step_mm)
+        maps.append(EvidenceMap(both, _spread_maxima(both, step_mm), tensor, step_mm))
     return tuple(maps)
+
+
+def _band(inner_mm: float, outer_mm: float) -> tuple[float, float]:
+    """Return radius and width of the annulus that holds both edges and the blur of each."""
+    return (inner_mm + outer_mm) / 2, (outer_mm - inner_mm) / 4 + 1.0
 
 
 def _spread_maxima(values: Array32, step_mm: float) -> Array32:
@@ -274,22 +272,75 @@ def find_peaks(evidence: EvidenceMap, *, minimum: float, separation_mm: float, a
     index = np.argwhere(top)
     heights = values[top].astype(float)
     order = np.argsort(-heights, kind="stable")[:at_most]
-    refined = [_inner_peak(evidence, index[k]) for k in order]
+    refined = [_parabola_peak(values, index[k]) for k in order]
     positions = np.array(refined, float).reshape(len(order), values.ndim) * evidence.step_mm
     return Peaks(positions, heights[order])
 
 
-def _inner_peak(evidence: EvidenceMap, index: NDArray[np.intp]) -> Array:
-    """Move a maximum to the one on the inner edge near it, unless there is no clear one."""
-    reach = max(1, round(_INNER_REACH_MM / evidence.step_mm))
-    low = np.maximum(index - reach, 0)
-    window = evidence.inner[tuple(slice(a, b + reach + 1) for a, b in zip(low, index, strict=True))]
-    moved = low + np.array(np.unravel_index(int(window.argmax()), window.shape), dtype=np.intp)
-    on_border = bool((np.abs(moved - index) >= reach).any())
-    weak = evidence.inner[tuple(moved)] < _INNER_SHARE * evidence.values[tuple(index)]
-    if on_border or weak:
-        return _parabola_peak(evidence.values, index)
-    return _parabola_peak(evidence.inner, moved)
+def refine_centres(
+    evidence: EvidenceMap, centres_mm: Array, radii_mm: tuple[float, float], others_mm: Array
+) -> Array:
+    """Move each centre to where the gradients on its annulus point.
+
+    Every sample of the annulus is a line along its gradient; the centre is the point nearest to all
+    lines, weighted by their strength and robustly.  Unlike the maximum of the evidence, it is not
+    pulled along the line to a neighbour, whose edges point along that line as well.
+
+    Parameters
+    ----------
+    evidence : EvidenceMap
+    centres_mm : ndarray, shape (n, n_dims)
+        First guesses; a result more than 2.5 mm away from its guess is given up for the guess.
+    radii_mm : (inner, outer)
+    others_mm : ndarray, shape (m, n_dims)
+        All sphere centres (the ones to refine may be among them); samples on another are left out.
+    """
+    refined = np.array(centres_mm, dtype=float)
+    for k, start in enumerate(refined.copy()):
+        places, lines = _window(evidence, start, radii_mm, others_mm)
+        centre = start
+        for _ in range(_N_REFINEMENTS if len(places) else 0):
+            centre = _nearest_to_lines(places, lines, centre, radii_mm)
+        if np.isfinite(centre).all() and np.linalg.norm(centre - start) <= _REFINE_REACH_MM:
+            refined[k] = centre
+    return refined
+
+
+def _window(
+    evidence: EvidenceMap, centre_mm: Array, radii_mm: tuple[float, float], others_mm: Array
+) -> tuple[Array, Array]:
+    """Return places (n, n_dims) around a centre and the tensor there as a cost, trace - tensor."""
+    step, shape = evidence.step_mm, np.array(evidence.values.shape)
+    reach = radii_mm[1] + 4.0
+    low = np.clip(np.ceil((centre_mm - reach) / step), 0, shape).astype(int)
+    high = np.clip(np.floor((centre_mm + reach) / step) + 1, low, shape).astype(int)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    grid = np.meshgrid(*[np.arange(a, b) * step for a, b in zip(low, high, strict=True)], indexing="ij")
+    places = np.stack([g.ravel() for g in grid], axis=-1)
+    far = np.linalg.norm(others_mm - centre_mm, axis=1) > radii_mm[0]
+    free = np.ones(len(places), dtype=bool)
+    for other in others_mm[far]:
+        free &= np.linalg.norm(places - other, axis=1) > radii_mm[1] + 1.5
+    n_dims = len(shape)
+    tensor = np.empty((int(free.sum()), n_dims, n_dims))
+    for (i, j), part in evidence.tensor.items():
+        tensor[:, i, j] = tensor[:, j, i] = part[box].ravel()[free]
+    trace = np.trace(tensor, axis1=1, axis2=2)
+    return places[free], trace[:, None, None] * np.eye(n_dims) - tensor
+
+
+def _nearest_to_lines(places: Array, lines: Array, centre: Array, radii_mm: tuple[float, float]) -> Array:
+    """Take one step of reweighted least squares."""
+    offset = places - centre
+    radius, width = _band(*radii_mm)
+    weight = np.exp(-((np.linalg.norm(offset, axis=1) - radius) ** 2) / (2 * width**2))
+    trace = np.maximum(np.trace(lines, axis1=1, axis2=2) / (places.shape[1] - 1), 1e-12)
+    miss = np.einsum("ni,nij,nj->n", offset, lines, offset) / trace
+    weight /= 1 + miss / _MISS_MM**2
+    cost = np.einsum("n,nij->ij", weight, lines)
+    if np.linalg.cond(cost) > 1e6:
+        return centre
+    return np.asarray(np.linalg.solve(cost, np.einsum("n,nij,nj->i", weight, lines, places)))
 
 
 def core_flatness(evidence: EvidenceMap, centres_mm: Array, radii_mm: tuple[float, float]) -> Array:

@@ -34,7 +34,7 @@ from cordqa.phantom.plate import (
     PlateLayout,
     PlatePose,
 )
-from cordqa.phantom.pose import Match, Pose, find_symmetries, hypotheses, refine, score_hypotheses
+from cordqa.phantom.pose import Match, Pose, find_symmetries, hypotheses, polish, refine, score_hypotheses
 
 __all__ = [
     "LocateDiagnostics",
@@ -98,8 +98,8 @@ def locate_plate(
     spacing = check_spacing(spacing_mm, 2, where)
     check_field_of_view(stack[0].shape, spacing, layout, where)
     evidence, peaks = gather_evidence(stack, spacing, layout, settings)
-    matches = search(layout, evidence, peaks, settings)
-    if not matches:
+    match = search(layout, evidence, peaks, settings)
+    if match is None:
         raise NotLocatedError(
             "the plate was not found in this slice",
             where=where,
@@ -108,9 +108,9 @@ def locate_plate(
             todo="check that the slice cuts the plate and that the phantom is the right one",
         )
     frame = Frame(spacing, slice_index)
-    diagnostics = diagnose(matches[0], layout, settings, frame, evidence, peaks)
+    diagnostics = diagnose(match, layout, settings, frame, evidence, peaks)
     check_diagnostics(diagnostics, layout, settings, where=where)
-    return make_location(matches[0], layout, settings, frame, diagnostics)
+    return make_location(match, layout, settings, frame, diagnostics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,18 +224,22 @@ def search(
     evidence: Sequence[EvidenceMap],
     peaks: Sequence[Peaks],
     settings: LocateSettings,
-) -> list[Match]:
-    """Propose, score and refine poses; best first (may be empty)."""
+) -> Match | None:
+    """Propose, score and refine poses; return the best one, if there is any."""
     positions, kinds = layout.positions_mm, layout.kinds
     at_most = 60 if evidence[0].values.ndim == 2 else 150
     strong = [_strongest(p, settings.minimum_evidence, at_most) for p in peaks]
     matrices, origins = hypotheses(positions, kinds, strong, scale_tolerance=settings.scale_tolerance)
     if not len(origins):
-        return []
+        return None
     scores = score_hypotheses(positions, kinds, evidence, (matrices, origins))
     order = np.argsort(-scores, kind="stable")[:_N_REFINED]
     matches = [refine(positions, kinds, peaks, Pose(matrices[k], origins[k])) for k in order]
-    return sorted((m for m in matches if _is_plausible(m.pose, settings)), key=lambda m: -m.score)
+    matches = [match for match in matches if _is_plausible(match.pose, settings)]
+    if not matches:
+        return None
+    best = max(matches, key=lambda match: match.score)
+    return polish(positions, kinds, layout.radii_mm, evidence, best)
 
 
 def _strongest(peaks: Peaks, minimum: float, at_most: int) -> Peaks:

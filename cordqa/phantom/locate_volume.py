@@ -42,6 +42,8 @@ _THIN_SLAB_MM = 80.0
 #: Slices of one stack nearer than this, with the plate at the same place, show the same plate.
 _SAME_PLATE_MM = 15.0
 _SAME_PLACE_MM = 6.0
+#: Peaks this near to a sphere's centre are its own.
+_OWN_PEAK_MM = 5.0
 #: Share of a plate's spheres below which a leftover arrangement is not worth a message.
 _NEARLY = 0.7
 
@@ -225,18 +227,18 @@ def _in_space(
     plates: list[Location] = []
     refused: list[NotLocatedError] = []
     for _ in range(2 * at_most):
-        matches = search(layout, evidence, peaks, settings)
-        if not matches or len(plates) == at_most:
+        match = search(layout, evidence, peaks, settings)
+        if match is None or len(plates) == at_most:
             break
-        diagnostics = diagnose(matches[0], layout, settings, frame, evidence, peaks)
+        diagnostics = diagnose(match, layout, settings, frame, evidence, peaks)
         try:
             check_diagnostics(diagnostics, layout, settings, where=where)
-            plates.append(make_location(matches[0], layout, settings, frame, diagnostics))
+            plates.append(make_location(match, layout, settings, frame, diagnostics))
         except NotLocatedError as error:
             refused.append(error)
             if error.diagnostics is None or error.diagnostics.seen.mean() < _NEARLY:
                 break
-        peaks = tuple(_without(p, matches[0]) for p in peaks)
+        peaks = tuple(_without(p, match) for p in peaks)
     if not plates and not refused:
         refused.append(NotLocatedError("no two spheres at a distance that occurs in the plate"))
     if not plates:
@@ -249,9 +251,9 @@ def _near_misses_in_space(refused: Sequence[NotLocatedError]) -> tuple[NotLocate
 
 
 def _without(peaks: Peaks, match: Match) -> Peaks:
-    """Remove the peaks that a match has used."""
+    """Remove the peaks of the spheres of a match."""
     used = match.found_mm[np.isfinite(match.found_mm).all(axis=1)]
     if not len(used) or not len(peaks.heights):
         return peaks
     distance = np.linalg.norm(peaks.positions_mm[:, None] - used[None], axis=2).min(axis=1)
-    return Peaks(peaks.positions_mm[distance > 1.0], peaks.heights[distance > 1.0])
+    return Peaks(peaks.positions_mm[distance > _OWN_PEAK_MM], peaks.heights[distance > _OWN_PEAK_MM])

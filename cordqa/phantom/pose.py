@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cordqa.phantom.evidence import EvidenceMap, Peaks
+from cordqa.phantom.evidence import EvidenceMap, Peaks, refine_centres
 
 __all__ = [
     "Match",
@@ -21,6 +21,7 @@ __all__ = [
     "find_symmetries",
     "fit_pose",
     "hypotheses",
+    "polish",
     "refine",
     "score_hypotheses",
 ]
@@ -318,6 +319,28 @@ def refine(positions_mm: Array, kinds: Index, peaks: Sequence[Peaks], pose: Pose
         pose = fit_pose(positions_mm[seen], found[seen], heights[seen], affine=affine)
     distance = np.linalg.norm(found - pose.apply(positions_mm), axis=1)
     return Match(pose, found, heights, distance)
+
+
+def polish(
+    positions_mm: Array,
+    kinds: Index,
+    radii_mm: Sequence[tuple[float, float]],
+    evidence: Sequence[EvidenceMap],
+    match: Match,
+) -> Match:
+    """Replace the peaks of a match by refined centres, and fit the pose to those."""
+    seen = match.evidence > 0
+    if not _spans_plane(positions_mm[seen]):
+        return match
+    found = match.found_mm.copy()
+    places = match.pose.apply(positions_mm)
+    for kind, radii in enumerate(radii_mm):
+        members = seen & (kinds == kind)
+        found[members] = refine_centres(evidence[kind], found[members], radii, places)
+    affine = int(np.count_nonzero(seen)) >= _ENOUGH_FOR_AFFINE
+    pose = fit_pose(positions_mm[seen], found[seen], match.evidence[seen], affine=affine)
+    distance = np.linalg.norm(found - pose.apply(positions_mm), axis=1)
+    return Match(pose, found, match.evidence, distance)
 
 
 def _spans_plane(positions_mm: Array) -> bool:

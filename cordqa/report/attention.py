@@ -91,7 +91,7 @@ def _verdict_alert(group: Sequence[Verdict]) -> Alert:
 def _sentence(text: str) -> str:
     """Begin with a capital where the first word is a plain one (not ``mSv`` or ``scans/a``)."""
     first = text.split(" ", 1)[0]
-    return text[:1].upper() + text[1:] if first.isalpha() and first.islower() else text
+    return text[:1].upper() + text[1:] if first.replace("-", "").isalpha() and first.islower() else text
 
 
 def _limit(verdict: Verdict) -> str:

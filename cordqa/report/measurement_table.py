@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import fields
 
 from cordqa.records import Entities, Measurement, Result, Verdict
@@ -36,6 +36,7 @@ _ENTITY_LABELS = {
     "scanner": "Scanner",
     "field_strength_T": "Field (T)",
 }
+_LONG = 28  # characters above which a text may take several lines
 _OF_A_SCANNER = ("site", "vendor", "field_strength_T")
 
 
@@ -76,16 +77,20 @@ def _place_columns(measurements: Sequence[Measurement]) -> list[Column]:
         Column("Level", [one.level for one in measurements]),
     ]
     scanners = [_entity(one, "scanner") for one in measurements]
+    series = [(scanner, one.quantity) for scanner, one in zip(scanners, measurements, strict=True)]
     for name, label in _ENTITY_LABELS.items():
         values = [_entity(one, name) for one in measurements]
-        follows = name in _OF_A_SCANNER and _follows_from(scanners, values)
+        follows = (name in _OF_A_SCANNER and _follows_from(scanners, values)) or (
+            name == "acquisition" and all(scanners) and _follows_from(series, values)
+        )
         if len(set(values)) > 1 and not follows:
-            columns.append(Column(label, values))
+            is_long = max(len(value) for value in values) > _LONG
+            columns.append(Column(label, values, "count" if is_long else "text"))
     columns.append(Column("Quantity", [quantity_label(one.quantity) for one in measurements]))
     return columns
 
 
-def _follows_from(keys: Sequence[str], values: Sequence[str]) -> bool:
+def _follows_from(keys: Sequence[Hashable], values: Sequence[str]) -> bool:
     """Tell whether each key has one value, so that naming both says nothing more."""
     return all(keys) and len(set(zip(keys, values, strict=True))) == len(set(keys))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable
 
@@ -41,19 +42,21 @@ def render_text(result: Result) -> str:
 
 
 def _wrap(text: str, first: str = "", rest: str = "") -> list[str]:
-    """Break a text into lines; line breaks inside it count as spaces."""
-    return textwrap.wrap(
-        " ".join(text.split()),
+    """Break a text into lines; line breaks inside it count as spaces, a number keeps its unit."""
+    lines = textwrap.wrap(
+        re.sub(r"[ \t\r\n\f\v]+", " ", text).strip(),
         width=_WIDTH,
         initial_indent=first,
         subsequent_indent=rest or " " * len(first),
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [re.sub("[\u00a0\u202f]", " ", line) for line in lines]
 
 
 def _head(result: Result) -> list[str]:
-    lines = _wrap(f"{status_word(result.status).upper()}  {result.title}")
+    word = status_word(result.status).upper()
+    lines = _wrap(result.title, f"{word}  ") or [word]
     lines += _wrap(result.summary)
     counts: dict[str, int] = {}
     for verdict in result.verdicts:

@@ -59,7 +59,9 @@ def nice_step(span: float, count: int) -> float:
     """Return 1, 2 or 5 times a power of ten that divides a span into about ``count`` steps."""
     raw = span / max(count, 1)
     power = 10.0 ** math.floor(math.log10(raw))
-    return next(factor * power for factor in (1, 2, 5, 10) if raw <= factor * power * (1 + 1e-9))
+    # Each bound is the geometric mean of two neighbouring steps.
+    bounds = ((1, math.sqrt(2)), (2, math.sqrt(10)), (5, math.sqrt(50)))
+    return next((factor * power for factor, bound in bounds if raw < bound * power), 10 * power)
 
 
 def _ticks(low: float, high: float, count: int) -> list[float]:

@@ -11,9 +11,7 @@ from cordqa.report.tables import Column, Table
 from cordqa.report.words import (
     DASH,
     flag_words,
-    format_number,
-    format_pair,
-    format_range,
+    format_estimate,
     pretty_unit,
     quantity_label,
     with_unit,
@@ -102,14 +100,13 @@ def _interval_label(statistics: Sequence[Statistic]) -> str:
 
 
 def _interval(statistic: Statistic, *, mixed: bool) -> str:
-    text = format_range(statistic.low, statistic.high)
+    text = format_estimate(statistic.value, statistic.low, statistic.high)[1]
     return f"{text} ({100 * statistic.interval_level:g} %)" if text and mixed else text
 
 
 def _value(statistic: Statistic) -> str:
     """Write to the precision of the interval where there is one; R² of 0.99996 keeps its digits."""
-    half = (statistic.high - statistic.low) / 2
-    return format_pair(statistic.value, half)[0]
+    return format_estimate(statistic.value, statistic.low, statistic.high)[0]
 
 
 def _counts(statistic: Statistic) -> str:
@@ -134,6 +131,5 @@ def statistic_text(statistic: Statistic) -> str:
     head = f"{what} ({where})" if where else what
     if not math.isfinite(statistic.value):
         return f"{head}: {DASH} ({_notes(statistic)})"
-    interval = format_range(statistic.low, statistic.high)
-    value = with_unit(_value(statistic) or format_number(statistic.value), statistic.unit)
-    return f"{head}: {value}" + (f" ({interval})" if interval else "")
+    value, interval = format_estimate(statistic.value, statistic.low, statistic.high)
+    return f"{head}: {with_unit(value, statistic.unit)}" + (f" ({interval})" if interval else "")

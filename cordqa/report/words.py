@@ -14,13 +14,13 @@ __all__ = [
     "clean_text",
     "count_noun",
     "flag_words",
+    "format_estimate",
     "format_expanded",
     "format_limits",
     "format_number",
     "format_observed",
     "format_pair",
     "format_plain",
-    "format_range",
     "half_width",
     "pretty_unit",
     "quantity_label",
@@ -104,9 +104,8 @@ def _decimals_for(value: float, digits: int) -> int:
     """Decimals that leave so many significant digits, also where rounding adds one (0.0996)."""
     if value == 0 or not math.isfinite(value):
         return 0
-    decimals = digits - 1 - math.floor(math.log10(abs(value)))
-    rounded = round(abs(value), decimals)
-    return decimals if rounded == 0 else digits - 1 - math.floor(math.log10(rounded))
+    exponent = f"{abs(value):.{digits - 1}e}".partition("e")[2]
+    return digits - 1 - int(exponent)
 
 
 def format_number(value: float, digits: int = 4) -> str:
@@ -137,10 +136,9 @@ def format_pair(value: float, uncertainty: float) -> tuple[str, str]:
         return DASH, ""
     if not math.isfinite(uncertainty) or uncertainty <= 0:
         return format_number(value), ""
-    decimals = _decimals_for(uncertainty, 2)
-    too_wide = max(abs(value), uncertainty) >= 1e7 or uncertainty < 1e-6
-    if too_wide:
+    if max(abs(value), uncertainty) >= 1e7 or uncertainty < 1e-6:
         return format_number(value, 4), format_number(uncertainty, 2)
+    decimals = _decimals_for(uncertainty, 2)
     return _fixed(value, decimals), _fixed(uncertainty, decimals)
 
 
@@ -162,27 +160,39 @@ def format_expanded(measurement: Measurement) -> tuple[str, str]:
     below, above = measurement.value - measurement.low, measurement.high - measurement.value
     half = (below + above) / 2
     if math.isfinite(half) and half > 0 and abs(above - below) > 0.2 * half:
-        decimals = min(_decimals_for(half, 2), 8)
-        if abs(measurement.value) < 1e7:
-            ends = f"{_fixed(measurement.low, decimals)} to {_fixed(measurement.high, decimals)}"
-            return _fixed(measurement.value, decimals), ends
+        return format_estimate(measurement.value, measurement.low, measurement.high)
     value, uncertainty = format_pair(measurement.value, half_width(measurement))
     return value, f"±\u00a0{uncertainty}" if uncertainty else ""
 
 
-def format_range(low: float, high: float) -> str:
-    """Write an interval, ``1.2 to 3.4``, to the second digit of half its width."""
-    if not (math.isfinite(low) or math.isfinite(high)):
-        return ""
-    if not math.isfinite(low):
-        return f"up to {format_number(high, 3)}"
-    if not math.isfinite(high):
-        return f"from {format_number(low, 3)}"
-    width = high - low
-    if width <= 0 or max(abs(low), abs(high)) >= 1e7 or width < 1e-6:
+def format_estimate(value: float, low: float, high: float) -> tuple[str, str]:
+    """Write an estimate and its interval, both to the second digit of the shorter arm.
+
+    The interval is empty where neither end is known.  An arm that is very short beside the other
+    does not add digits without end.
+
+    Examples
+    --------
+    >>> format_estimate(0.54, 0.28, 3.41)
+    ('0.54', '0.28 to 3.41')
+    """
+    half = (high - low) / 2
+    arm = max(min(value - low, high - value), half / 5) if math.isfinite(value) else half
+    biggest = max(abs(end) for end in (value, low, high) if not math.isnan(end)) if half > 0 else math.inf
+    if not (math.isfinite(half) and half > 0 and biggest < 1e7 and arm >= 1e-6):
+        return format_number(value), _loose_range(low, high)
+    decimals = max(0, _decimals_for(arm, 2))
+    interval = f"{_fixed(low, decimals)} to {_fixed(high, decimals)}"
+    return _fixed(value, decimals) if math.isfinite(value) else DASH, interval
+
+
+def _loose_range(low: float, high: float) -> str:
+    """Write an interval whose width says nothing about digits, or of which one end is not known."""
+    if math.isfinite(low) and math.isfinite(high):
         return f"{format_number(low, 3)} to {format_number(high, 3)}"
-    decimals = max(0, _decimals_for(width / 2, 2))
-    return f"{_fixed(low, decimals)} to {_fixed(high, decimals)}"
+    if math.isfinite(high):
+        return f"up to {format_number(high, 3)}"
+    return f"from {format_number(low, 3)}" if math.isfinite(low) else ""
 
 
 def format_plain(value: float, digits: int = 6) -> str:
@@ -206,6 +216,8 @@ def format_limits(low: float, high: float, unit: str = "") -> str:
 
 def format_observed(observed: float, low: float, high: float, unit: str = "") -> str:
     """Write what was observed with enough digits to see on which side of the limit it lies."""
+    if math.isfinite(observed) and observed == int(observed) and abs(observed) < 1e6:
+        return with_unit(format_plain(observed), unit)  # a count needs no decimals
     limits = [limit for limit in (low, high) if math.isfinite(limit) and limit != observed]
     digits = 3
     text = format_number(observed, digits)

@@ -143,8 +143,8 @@ def bland_altman(
         )
     z = z_of_coverage(coverage)
     columns = Columns(value, subject, method, replicate, by, unit)
-    pairs = make_pairs(data, columns, methods=methods, nan_policy=nan_policy, replicates=replicates)
-    tables = []
+    pairs, lonely = make_pairs(data, columns, methods=methods, nan_policy=nan_policy, replicates=replicates)
+    tables = [] if lonely is None else [lonely]
     for pair in pairs:
         refusal = _relative_refusal(pair, scale) if differences != "raw" else np.zeros(len(pair.groups), int)
         a, b = pair.means
@@ -158,17 +158,18 @@ def bland_altman(
         words = _limit_words(differences, interval, replicates == "components", z)
         tables.append(_limit_table(pair, limits, words, refusal, level=level))
         tables.append(_slope_table(pair, shown, d, level=level, refusal=refusal))
-    return stack_tables(tables)
+    return stack_tables([*tables[1:], tables[0]] if lonely is not None else tables)
 
 
 def _relative_refusal(pair: Pair, scale: str) -> NDArray[np.int64]:
     """Say per group whether a percentage of the mean is refused."""
     a, b = pair.means
     both = np.concatenate([a, b], axis=-1)
-    known = np.isfinite(both)
-    least = np.where(known, both, np.inf).min(axis=-1)
-    centre = np.where(known, both, 0.0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1)
-    return refuse_relative(least, centre, limits_arrays(a - b).sd / math.sqrt(2.0), scale=scale)
+    least = np.where(np.isfinite(both), both, np.inf).min(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = 2.0 * (a - b) / (a + b)
+    spread = limits_arrays(np.where(np.isfinite(relative), relative, math.nan)).sd / math.sqrt(2.0)
+    return refuse_relative(least, np.ones_like(spread), spread, scale=scale)
 
 
 def _difference(a: Array, b: Array, kind: str, refusal: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -305,8 +306,9 @@ def limits_by_mean(
     check_choice(replicates, ("raise", "mean"), name="replicates")
     columns = Columns(value, subject, method, replicate, by, unit)
     z = z_of_coverage(coverage)
-    tables = []
-    for pair in make_pairs(data, columns, methods=methods, nan_policy=nan_policy, replicates=replicates):
+    pairs, lonely = make_pairs(data, columns, methods=methods, nan_policy=nan_policy, replicates=replicates)
+    tables = [] if lonely is None else [lonely]
+    for pair in pairs:
         a, b = pair.means
         mean = (a + b) / 2.0
         fit = regression_limits(mean, a - b)
@@ -327,7 +329,7 @@ def limits_by_mean(
                     flags=np.where(pair.replicated, "replicates-averaged", "")[:, None],
                 )
             )
-    return stack_tables(tables)
+    return stack_tables([*tables[1:], tables[0]] if lonely is not None else tables)
 
 
 def _places(mean: Array, at: Sequence[float] | None) -> list[Array]:
@@ -369,8 +371,9 @@ def concordance(
     check_level(level)
     check_choice(replicates, ("raise", "mean"), name="replicates")
     columns = Columns(value, subject, method, replicate, by, unit)
-    tables = []
-    for pair in make_pairs(data, columns, methods=methods, nan_policy=nan_policy, replicates=replicates):
+    pairs, lonely = make_pairs(data, columns, methods=methods, nan_policy=nan_policy, replicates=replicates)
+    tables = [] if lonely is None else [lonely.assign(statistic="ccc")]
+    for pair in pairs:
         found = ccc_arrays(*pair.means, level=level)
         r_low, r_high = correlation_interval(found.r, found.n, level=level)
         nan = np.full_like(found.value, math.nan)
@@ -392,7 +395,7 @@ def concordance(
                 flags=flags[:, None],
             )
         )
-    return stack_tables(tables)
+    return stack_tables([*tables[1:], tables[0]] if lonely is not None else tables)
 
 
 # ------------------------------------------------------------------------- percent differences

@@ -212,7 +212,7 @@ def spine_generic_cov(
             continue
         numbers = usable[value].to_numpy(dtype=float)
         found = site_spread(numbers, usable[site].to_numpy(), level=level)
-        spread = float(numbers.std(ddof=1)) if numbers.size > 1 else 0.0
+        spread = found.within if math.isfinite(found.within) else 0.0
         refusal = int(refuse_relative(numbers.min(), found.mean, spread, scale=scale))
         of = "" if unit is None else str(part[unit].iloc[0])
         tables.append(_rows(key, found, refusal, level=level, unit=of, lost=lost))

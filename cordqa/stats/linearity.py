@@ -371,8 +371,6 @@ def bias_per_level(
     clean, _ = clean_table(
         data, numbers=[value, reference], keys=as_names(cluster), by=by, unit=unit, nan_policy=nan_policy
     )
-    if reference in as_names(by):
-        raise ConfigError("the reference column cannot split the table as well", found=reference)
     tables = []
     used = clean.dropna(subset=[value, reference]).sort_values(reference, kind="stable")
     for key, part in group_table(used, [*as_names(by), reference]):

@@ -226,10 +226,10 @@ def simultaneous_level(
         return level
     # Normal scores: only how regions move together is taken from the bootstrap.
     rank = (np.argsort(np.argsort(draws, axis=0), axis=0) + 0.5) / n_samples
-    scores = _normal_scores(rank)
+    root = _root(_normal_scores(rank) / math.sqrt(n_samples))
     largest = np.empty(_PLAYS)
     for start in range(0, _PLAYS, 500):
-        play = rng.normal(size=(500, n_samples)) @ scores / math.sqrt(n_samples)
+        play = rng.normal(size=(500, root.shape[0])) @ root
         largest[start : start + 500] = np.abs(play).max(axis=1)
     critical = float(np.quantile(largest, level))
     alpha = math.erfc(critical / math.sqrt(2.0))
@@ -237,6 +237,13 @@ def simultaneous_level(
 
 
 _PLAYS = 10_000
+
+
+def _root(scores: Array) -> Array:
+    """Return a matrix R with R'R the correlation of the columns, with as few rows as will do."""
+    if scores.shape[0] <= scores.shape[1]:
+        return scores
+    return np.asarray(np.linalg.qr(scores)[1], dtype=float)
 
 
 def _normal_scores(rank: Array) -> Array:

@@ -80,6 +80,8 @@ def minimise_batch(
     point = np.array(start, dtype=float)
     n_problems, n_parameters = point.shape
     mask = np.ones(point.shape, dtype=bool) if free is None else np.asarray(free, dtype=bool)
+    if n_problems == 0:
+        return BatchMinimum(point, np.empty(0), point.copy(), np.empty(0, dtype=bool))
     everyone = np.arange(n_problems)
     value, gradient = function(point, everyone)
     converged = np.zeros(n_problems, dtype=bool)

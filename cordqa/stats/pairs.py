@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.errors import TableError
-from cordqa.stats.table import Layout, as_names, check_choice, clean_table, to_layout
+from cordqa.stats.table import Layout, as_names, check_choice, clean_table, tidy, to_layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,7 @@ class Pair:
     subjects: NDArray[np.int64]  # with any value, per group
     replicated: NDArray[np.bool_]
     units: NDArray[np.object_]
+    rows: NDArray[np.int64]  # which groups of the table
 
     @property
     def means(self) -> tuple[Array, Array]:
@@ -78,8 +79,15 @@ def make_pairs(
     methods: Sequence[Any] | None,
     nan_policy: str,
     replicates: str,
-) -> list[Pair]:
+) -> tuple[list[Pair], pd.DataFrame | None]:
     """Check the table and put the methods side by side, two at a time.
+
+    Returns
+    -------
+    pairs : list of Pair
+        Every two methods, with the groups that have both.
+    lonely : DataFrame or None
+        Tidy rows that say which groups have no two of the methods.
 
     Raises
     ------
@@ -112,7 +120,23 @@ def make_pairs(
         raise TableError("agreement needs two methods", where=where, found="one in every group")
     for pair in pairs:
         _refuse(pair, nan_policy, replicates)
-    return pairs
+    return pairs, _lonely(layout, pairs)
+
+
+def _lonely(layout: Layout, pairs: list[Pair]) -> pd.DataFrame | None:
+    covered = np.unique(np.concatenate([pair.rows for pair in pairs]))
+    rest = np.setdiff1d(np.arange(len(layout)), covered)
+    if not rest.size:
+        return None
+    found = [[m for m in layout.raters[i] if m is not None] for i in rest]
+    return tidy(
+        layout.groups.iloc[rest].reset_index(drop=True).assign(first=[f[0] for f in found], second=""),
+        statistic=("bias",),
+        value=math.nan,
+        n={"subjects": np.zeros(rest.size, dtype=np.int64)},
+        flags="not-estimable",
+        note=[[f"no two of the methods to compare, found {', '.join(map(str, f))}"] for f in found],
+    )
 
 
 def _pairs(layout: Layout, methods: Sequence[Any] | None, column: str) -> Iterator[Pair]:
@@ -143,6 +167,7 @@ def _pairs(layout: Layout, methods: Sequence[Any] | None, column: str) -> Iterat
             subjects=((counts[0] > 0) | (counts[1] > 0)).sum(axis=1),
             replicated=np.maximum(*counts).max(axis=1) > 1,
             units=layout.units[rows],
+            rows=rows,
         )
 
 

@@ -111,11 +111,12 @@ def repeatability_arrays(
     wsd = np.sqrt(pooled)
     total = count.sum(axis=-1)
     centre = np.where(known, y, 0.0).sum(axis=(-2, -1)) / np.where(total > 0, total, math.nan)
-    least = np.where(known, y, math.inf).min(axis=(-2, -1))
-    refusal = refuse_relative(least, centre, wsd, scale=scale)
+    least = np.where(known, y, math.inf).min(axis=(-2, -1), initial=math.inf)
+    rms, symmetric = _relative(means, squares, free, count, df)
+    # Three SD from zero, per subject: the mean of all would mix in the spread of the subjects.
+    refusal = refuse_relative(least, np.ones_like(rms), rms, scale=scale)
     allowed = refusal == 0
     log_sd = _log_sd(y, known, count, df, allowed)
-    rms, symmetric = _relative(means, squares, free, count, df)
     cv = np.stack([rms, np.sqrt(np.expm1(log_sd**2)), symmetric], axis=-1)
     cv = np.where(allowed[..., None], cv, math.nan)
     log_bounds = sd_interval(log_sd, df, level=level)
@@ -158,7 +159,8 @@ def _relative(
     repeats (second order); the correction solves this for c.
     """
     use = free > 0
-    relative = np.where(use, squares / np.where(use, means**2, 1.0), 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(use, squares / np.where(use, means**2, 1.0), 0.0)
     mean_square = _pool(relative, df)
     inverse = _pool(np.where(use, free / np.maximum(count, 1), 0.0), df)
     corrected = (np.sqrt(1.0 + 12.0 * inverse * mean_square) - 1.0) / (6.0 * inverse)

@@ -45,11 +45,12 @@ def refuse_relative(
 
     Parameters
     ----------
-    minimum, mean : array-like, shape (...)
-        Smallest value and mean of all values.
-    sd : array-like, shape (...)
-        SD of the repeats that the mean would divide (within subjects, between scanners), not
-        of the subjects: spheres from 20 to 2000 ms are no reason to refuse.
+    minimum : array-like, shape (...)
+        Smallest of all values.
+    mean, sd : array-like, shape (...)
+        SD of the repeats (within subjects, between scanners) and the mean that would divide
+        it; or 1 and their pooled ratio.  Not the SD of the subjects: spheres from 20 to 2000 ms
+        are no reason to refuse.
     scale : {'ratio', 'interval'}
         Of the quantity, see :mod:`cordqa.quantities`.
     """

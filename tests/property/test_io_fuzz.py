@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers_fuzz import dicom_seeds, nifti_seeds, run_dicom, run_nifti
 
-SECONDS = 5.0
+SECONDS = 4.0
 BATCH = 50
 _UNIT = 1024 if sys.platform == "darwin" else 1  # ru_maxrss is in bytes there, in KiB elsewhere
 

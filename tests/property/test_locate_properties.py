@@ -63,7 +63,7 @@ def test_labels_are_right_or_refused(scene, table, longest_ms, error):
     images, truth = simulate(scene)
     location = locate_plate(images, scene.spacing_mm, SYSTEM)
     errors = pose_error_mm(location, truth, scene.spacing_mm)
-    assert errors.min() < 1.5
+    assert errors.min() < 0.6
     means = disc_means(images, location.candidates[0].centres, scene.spacing_mm)
     values = np.log(quick_t1(means, times_ms))
     try:
@@ -137,7 +137,7 @@ def test_random_arrangements_are_never_accepted(n, radius, seed):
     raise AssertionError("a random arrangement was taken for the plate")
 
 
-@RELAXED
+@settings(RELAXED, max_examples=12)
 @given(scene=scenes(), factor=st.floats(0.01, 100), flips=st.tuples(st.booleans(), st.booleans()))
 def test_intensity_scale_and_axis_flips_do_not_move_the_spheres(scene, factor, flips):
     images, _ = simulate(scene)
@@ -148,4 +148,4 @@ def test_intensity_scale_and_axis_flips_do_not_move_the_spheres(scene, factor, f
     restored = [np.where(flips, last - c.centres, c.centres) for c in flipped.candidates]
     # Flips may exchange labellings, and the working grid starts at another pixel.
     distance = [np.linalg.norm((r - first) * np.array(scene.spacing_mm), axis=1).max() for r in restored]
-    assert min(distance) < 0.6
+    assert min(distance) < 0.4

@@ -287,15 +287,15 @@ def phantom_result(repeats: int = 1) -> Result:
         kind="phantom",
         title="System phantom 130-0042, three scanners at 3 T",
         status=Status.FAIL,
-        summary="Two of 78 evaluated values lie outside their tolerance: sphere 2 on Beta 3T, in T1 and in T2.",
+        summary="Five of 78 evaluated values lie outside their tolerance, three in T1 and two in T2.",
         measurements=tuple(measured),
         verdicts=tuple(verdicts),
         statistics=tuple(phantom_statistics()),
         notices=(
             Notice(
                 severity=Severity.WARNING,
-                message="no temperature was given; 20 °C is assumed. One degree changes T1 of sphere 1 by 1.5 % "
-                "and T1 of the other spheres by less than 1 %; give --temperature",
+                message="no temperature was given; 20 °C is assumed. One degree changes T1 of sphere 1 by "
+                "1.5 % and T1 of the other spheres by less than 1 %; give --temperature",
                 where="all series",
                 code="temperature.default",
             ),
@@ -332,7 +332,8 @@ def phantom_result(repeats: int = 1) -> Result:
             Outcome(
                 what="Gamma 3T, series 9",
                 state=State.FAILED,
-                reason="scans/IM_0091: the pixel data end early (found 81920 bytes, expected 131072); copy the file again",
+                reason="scans/IM_0091: the pixel data end early (found 81920 bytes, expected 131072); "
+                "copy the file again",
                 code="input.unreadable",
                 sources=("scans/IM_0091",),
             ),
@@ -431,7 +432,8 @@ def cohort_result(subjects: int = 203) -> Result:
         kind="reliability",
         title="Reliability of five cord metrics across three vendors",
         status=Status.WARN,
-        summary="Within-scanner CV stays under 5 % for all metrics; T1 differs between vendors by more than its repeatability.",
+        summary="Within-scanner CV stays under 5 % for all metrics; T1 differs between vendors by more "
+        "than its repeatability.",
         measurements=tuple(measured),
         statistics=tuple(statistics),
         verdicts=tuple(
@@ -639,7 +641,10 @@ def disaster_result() -> Result:
     )
 
 
-HOSTILE = "<script>alert('x')</script>\"'&</title></style>]]>--><img src=x onerror=alert(1)>\u202e\x1b[31m\x00\ud800"
+HOSTILE = (
+    "<script>alert('x')</script>\"'&</title></style>]]>--><img src=x onerror=alert(1)>"
+    "\u202e\x1b[31m\x00\ud800"
+)
 
 
 def hostile_result() -> Result:

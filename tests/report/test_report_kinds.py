@@ -8,9 +8,9 @@ import math
 import random
 import xml.etree.ElementTree as ET
 
-import fixtures
 import numpy as np
 import pytest
+from report import fixtures
 
 from cordqa import figures
 from cordqa.figures import Agreement, Circle, ControlPanel, Curve, Estimate, Group, RocCurve, Series
@@ -225,10 +225,17 @@ def test_samples_that_were_not_used_are_crosses():
 
 
 def test_statuses_differ_without_colour():
-    drawing = draw_figure(fixtures.Bench(1, 5, 3).plate_figure())
+    drawing = draw_figure(fixtures.Bench(1, 5, 15).plate_figure())
     classes = {node.get("class") for node in ET.fromstring(str(drawing.panels[0])).iter("circle")}
     assert {"roi st-pass", "roi st-fail", "roi st-not-evaluated"} <= classes
     assert "✕" in str(drawing.panels[0])
+
+
+def test_bars_of_one_label_stand_together():
+    estimates = [Estimate(label=label, series=series, value=1) for series in "ab" for label in ("C2", "C3")]
+    root = ET.fromstring(str(draw_figure(figures.bars("n", "T", panels={"p": estimates})).panels[0]))
+    bars = [node.find("title").text for node in root.iter("rect")]
+    assert [text.split(", ")[:2] for text in bars] == [["C2", "a"], ["C2", "b"], ["C3", "a"], ["C3", "b"]]
 
 
 def test_shares_of_variance_count_negative_estimates_as_zero_and_say_so():

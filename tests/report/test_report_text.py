@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-import fixtures
+from report import fixtures
 
 from cordqa.records import Result, Status
 from cordqa.report import render_text
@@ -14,7 +14,7 @@ from cordqa.report import render_text
 def test_verdict_comes_first():
     lines = render_text(fixtures.phantom_result()).splitlines()
     assert lines[0] == "FAIL  System phantom 130-0042, three scanners at 3 T"
-    assert lines[1].startswith("Two of 78 evaluated values")
+    assert lines[1].startswith("Five of 78 evaluated values")
     assert re.fullmatch(r"Checks: \d+ fail, \d+ warn, 6 not evaluated, \d+ pass", lines[2])
 
 
@@ -24,7 +24,7 @@ def test_counts_come_last():
 
 def test_failures_stand_with_limit_observation_and_source():
     text = render_text(fixtures.phantom_result())
-    assert "FAIL     T1 within tolerance of the reference (limit ±5\u00a0%)" in text
+    assert "FAIL     T1 within tolerance of the reference (limit ±5 %)" in text
     assert re.search(r"plate 5, sphere 2, T1, Beta 3T: 5\.\d+", text)
     assert "Source: cordqa default tolerances 1" in text
     assert "T1 ICC(A,1): — (fewer than five subjects)" in text

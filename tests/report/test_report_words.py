@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cordqa.records import Measurement
 from cordqa.report.words import (
     clean_text,
     flag_words,
+    format_estimate,
     format_expanded,
     format_limits,
     format_number,
     format_observed,
     format_pair,
     format_plain,
-    format_range,
     half_width,
     pretty_unit,
     quantity_label,
@@ -50,13 +50,17 @@ def test_value_to_the_second_digit_of_its_uncertainty(value, uncertainty, expect
     assert format_pair(value, uncertainty) == expected
 
 
+@example(0.0, 1.75e308)
+@example(-1.7e308, 1.7e308)
 @given(st.floats(), st.floats())
 def test_nothing_that_is_not_a_number_is_ever_written(value, other):
     texts = [
         format_number(value),
         format_plain(value),
         *format_pair(value, other),
-        format_range(value, other),
+        *format_estimate(value, other, value),
+        *format_estimate(other, value, other),
+        *format_estimate(0.0, value, other),
         format_limits(value, other, "ms"),
         format_observed(value, other, other),
         *format_expanded(Measurement(quantity="T1", value=value, unit="ms", low=other, high=value)),
@@ -97,6 +101,24 @@ def test_without_an_interval_twice_the_standard_uncertainty():
 
 
 @pytest.mark.parametrize(
+    ("value", "low", "high", "expected"),
+    [
+        (0.54, 0.28, 3.41, ("0.54", "0.28 to 3.41")),
+        (0.99, 0.985, 0.9901, ("0.99000", "0.98500 to 0.99010")),
+        (2.31, 1.71, 2.91, ("2.31", "1.71 to 2.91")),
+        (2.31, NAN, 2.91, ("2.310", "up to 2.91")),
+        (2.31, 1.71, NAN, ("2.310", "from 1.71")),
+        (2.31, NAN, NAN, ("2.310", "")),
+        (NAN, 1.0, 2.0, ("—", "1.00 to 2.00")),
+        (5.0, 5.0, 5.0, ("5.000", "5.00 to 5.00")),
+        (5.0, 6.0, 4.0, ("5.000", "6.00 to 4.00")),
+    ],
+)
+def test_an_estimate_and_its_interval_have_one_precision(value, low, high, expected):
+    assert format_estimate(value, low, high) == expected
+
+
+@pytest.mark.parametrize(
     ("low", "high", "unit", "expected"),
     [
         (-5, 5, "%", "±5\u00a0%"),
@@ -112,6 +134,7 @@ def test_limits_read_as_they_were_chosen(low, high, unit, expected):
 
 def test_an_observation_shows_on_which_side_of_the_limit_it_lies():
     assert format_observed(5.0012, -5, 5, "%") == "5.001\u00a0%"
+    assert format_observed(14.0, 0, NAN, "spheres") == "14\u00a0spheres"
     assert format_observed(5.3, -5, 5, "%") == "5.30\u00a0%"
 
 

@@ -19,6 +19,8 @@ from helpers_dicom import (
     uid,
     write,
 )
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -113,6 +115,21 @@ def test_compressed_pixels_equal_native_ones(tmp_path: Path, syntax: str) -> Non
     ds.compress(syntax, generate_instance_uid=False)
     (frame,) = _frames(write(tmp_path / "a", ds, syntax))
     np.testing.assert_array_equal(_stored(frame), pixels)
+
+
+@pytest.mark.parametrize("name", ["MR_small_jpeg_ls_lossless", "MR_small_jp2klossless", "MR_small_RLE"])
+def test_streams_of_other_encoders(tmp_path: Path, name: str) -> None:
+    path, native = (get_testdata_file(f"{n}.dcm", download=False) for n in (name, "MR_small"))
+    if path is None or native is None:
+        pytest.skip("pydicom came without its test files")
+    planes = []
+    for source in (dcmread(str(path)), dcmread(str(native))):
+        ds = mr_image()
+        for element in [*source.group_dataset(0x0028), source["PixelData"]]:
+            ds[element.tag] = element
+        planes.append(_stored(_frames(write(tmp_path / "a", ds, source.file_meta.TransferSyntaxUID))[0]))
+    assert planes[0].max() > 1000
+    np.testing.assert_array_equal(planes[0], planes[1])
 
 
 def test_signed_values_and_overlay_bits_above_those_in_use(tmp_path: Path) -> None:

@@ -203,6 +203,7 @@ def test_warnings_of_libraries_are_counted_not_shown(tmp_path: Path) -> None:
     ("name", "text"),
     [
         ("phantom.yaml", "serial_number: '0042'\ntemperature_C: 21.3\n"),
+        ("phantom.yml", "serial_number: 0042\ntemperature_C: 21.3\n"),  # not octal
         ("phantom.json", '{"PhantomSerialNumber": "0042", "PhantomTemperature": 21.3}'),
     ],
 )

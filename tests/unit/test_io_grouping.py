@@ -394,7 +394,7 @@ def test_labels_of_other_sets() -> None:
 
     assert label(_train((0.00964, 0.01928))) == "multi-echo spin echo, 2 TE 9.64 to 19.28 ms"
     angles = [_frame(sequence="gradient echo", fa=fa, series=f"{fa}") for fa in (2, 20)]
-    assert label(angles) == "variable flip angle, 2 flip angle 2 to 20°"
+    assert label(angles) == "variable flip angle, 2 flip angles 2 to 20°"
     assert label([_frame(ti=0.05)]) == "inversion recovery, TI 50 ms"
     assert label([_frame(sequence="", te=math.nan)]) == "image, TE unknown"
 

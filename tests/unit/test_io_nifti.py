@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,7 @@ def test_sidecars_that_are_not_json_objects(tmp_path: Path, text: str) -> None:
     ("offset", "value", "reason"),
     [
         (40, np.int16([3, 30000, 30000, 30000]).tobytes(), "claims too many voxels"),
+        (40, np.int16([4, 1, 1, 1000, 30000]).tobytes(), "claims too many slices"),
         (40, np.int16([3, -4, 4, 1]).tobytes(), "dimensions"),
         (40, np.int16([1, 4, 4, 1]).tobytes(), "dimensions"),
         (40, np.int16([4, 4, 4, 1, 2]).tobytes(), "truncated"),
@@ -255,6 +257,32 @@ def test_a_sidecar_that_is_too_large_is_refused(tmp_path: Path) -> None:
     _write(tmp_path / "a.nii", _data(4, 4, 1), SPIN_ECHO | {"Junk": "x" * 5000})
     with pytest.raises(EmptyInputError, match=r"is too large \(found 5\d+ bytes, expected at most 1000\)"):
         read_folder(tmp_path, limits=ReadLimits(max_sidecar_bytes=1000))
+
+
+def test_sequence_and_repetition_time_as_bids_names_them(tmp_path: Path) -> None:
+    sidecar = {"RepetitionTimeExcitation": 0.015, "EchoTime": 0.002, "MagneticFieldStrength": 3}
+    for number, angle in enumerate((4, 20)):
+        _write(tmp_path / f"sub-01_flip-{number}_VFA.nii", _data(4, 4, 1), sidecar | {"FlipAngle": angle})
+    (images,) = read_folder(tmp_path).sets
+    assert images.values("repetition_time_s") == pytest.approx([0.015, 0.015])
+    assert images.acquisitions[0].sequence == "gradient echo"
+
+
+@pytest.mark.parametrize(("unit", "codes"), [("rad", []), ("arbitrary", ["image.phase-unit-unknown"])])
+def test_unit_of_phase(tmp_path: Path, unit: str, codes: list[str]) -> None:
+    _write(tmp_path / "sub-01_part-phase_MESE.nii", _data(4, 4, 1), SPIN_ECHO | {"Units": unit})
+    assert [n.code for n in read_folder(tmp_path).sets[0].notices] == codes
+
+
+def test_many_files_with_many_sidecars_stay_fast(tmp_path: Path) -> None:
+    _write(tmp_path / "sub-0_MESE.nii", _data(4, 4, 1), None)
+    content = (tmp_path / "sub-0_MESE.nii").read_bytes()
+    for number in range(400):
+        (tmp_path / f"sub-{number}_MESE.nii").write_bytes(content)
+        (tmp_path / f"sub-{number}_MESE.json").write_text(json.dumps(SPIN_ECHO))
+    begin = time.process_time()
+    assert len(read_folder(tmp_path).sets) == 400
+    assert time.process_time() - begin < 5
 
 
 def test_b_values_beside_the_image(tmp_path: Path) -> None:

@@ -13,9 +13,7 @@ from cordqa.phantom.locate_volume import locate_in_volume
 pytestmark = pytest.mark.data
 
 MOVES = [
-    {"rotation_deg": 45.0},
     {"rotation_deg": 137.0},
-    {"rotation_deg": 180.0},
     {"mirrored": True, "rotation_deg": 20.0},
     {"shift": (0.1, -0.1), "rotation_deg": -75.0},
 ]

@@ -23,7 +23,7 @@ from cordqa.report.charts.drawing import (
 from cordqa.report.charts.frame import Frame
 from cordqa.report.scales import Scale, linear_scale
 from cordqa.report.svg import Canvas, series_class, series_shape
-from cordqa.report.words import count_noun, format_number, format_range, pretty_unit
+from cordqa.report.words import count_noun, format_estimate, format_number, pretty_unit
 
 __all__ = ["draw_bland_altman", "draw_roc"]
 
@@ -87,8 +87,8 @@ def _describe(means: list[float], lines: dict[str, list[float]]) -> str:
     for key, words in _LINES:
         value, low, high = lines[key]
         if math.isfinite(value):
-            interval = format_range(low, high)
-            said.append(f"{words} {format_number(value, 3)}" + (f" ({interval})" if interval else ""))
+            estimate, interval = format_estimate(value, low, high)
+            said.append(f"{words} {estimate}" + (f" ({interval})" if interval else ""))
     return "; ".join(said) + "."
 
 
@@ -96,7 +96,7 @@ def draw_roc(data: Data, label: str) -> Drawing:
     """Draw receiver operating characteristics; data as in :func:`cordqa.figures.roc`."""
     curves = items(data, "curves")
     said = [f"{text(curve, 'label')}: {_area(curve)}" for curve in curves]
-    frame = Frame(label=label, description="; ".join(said) + ".", height=390, top=34)
+    frame = Frame(label=label, description="; ".join(said) + ".", height=380, top=24)
     x, y = Scale(0.0, 1.0, frame.left, frame.right), Scale(0.0, 1.0, frame.bottom, frame.top)
     frame.heading("", "True-positive rate (sensitivity)")
     frame.y_axis(y)
@@ -120,9 +120,9 @@ def _curve_class(index: int) -> str:
 
 
 def _area(curve: Data) -> str:
-    area = scalar(curve, "auc")
-    interval = format_range(scalar(curve, "low"), scalar(curve, "high"))
-    return f"AUC {format_number(area, 3)}" + (f" ({interval})" if interval else "")
+    ends = scalar(curve, "low"), scalar(curve, "high")
+    area, interval = format_estimate(scalar(curve, "auc"), *ends)
+    return f"AUC {area}" + (f" ({interval})" if interval else "")
 
 
 def _curve(frame: Frame, curve: Data, index: int, x: Scale, y: Scale) -> None:

@@ -9,7 +9,7 @@ from cordqa.report.charts.drawing import Data, Drawing, Key, items, numbers, sca
 from cordqa.report.charts.frame import WIDTH, Frame
 from cordqa.report.scales import Scale, linear_scale
 from cordqa.report.svg import Canvas, series_class, series_shape, shorten, text_width
-from cordqa.report.words import count_noun, format_number, format_pair, format_range, pretty_unit
+from cordqa.report.words import count_noun, format_estimate, format_number, pretty_unit
 
 __all__ = ["draw_bars", "draw_components", "draw_forest"]
 
@@ -77,8 +77,8 @@ def _box_keys(labels: list[str]) -> tuple[Key, ...]:
 
 
 def _rows_frame(panel: Data, label: str, axis_name: str) -> tuple[Frame, list[tuple[Data, float]]]:
-    """Lay out one row per estimate; consecutive rows of one label share it. Return rows with their y."""
-    estimates = items(panel, "estimates")
+    """Lay out one row per estimate; the rows of one label share it. Return rows with their y."""
+    estimates = _by_label(items(panel, "estimates"))
     labels = [text(one, "label") for one in estimates]
     left = min(max([text_width(caption) for caption in labels] + [30]) + 12, 150)
     title = text(panel, "label")
@@ -105,6 +105,14 @@ def _rows_frame(panel: Data, label: str, axis_name: str) -> tuple[Frame, list[tu
     return frame, rows
 
 
+def _by_label(estimates: Sequence[Data]) -> list[Data]:
+    """Bring estimates of one label together, in the order in which the labels first appear."""
+    order = {
+        label: index for index, label in enumerate(dict.fromkeys(text(one, "label") for one in estimates))
+    }
+    return sorted(estimates, key=lambda one: order[text(one, "label")])
+
+
 def _row_labels(frame: Frame, rows: list[tuple[Data, float]]) -> None:
     """Write each label once, in the middle of the rows that share it."""
     start = 0
@@ -126,8 +134,7 @@ def _describe(estimates: Sequence[Data]) -> str:
 
 def _value_text(one: Data) -> str:
     value, low, high = (scalar(one, key) for key in ("value", "low", "high"))
-    interval = format_range(low, high)
-    words = format_pair(value, (high - low) / 2)[0] if interval else format_number(value, 3)
+    words, interval = format_estimate(value, low, high)
     return words + (f" ({interval})" if interval else "")
 
 

@@ -55,7 +55,7 @@ class Frame:
             self.canvas.line((self.left, y), (self.right, y), "grid")
             self.canvas.text(self.left - 7, y + 4, label, "tick", anchor="end")
 
-    def x_axis(self, scale: Scale, name: str = "", count: int = 6) -> None:
+    def x_axis(self, scale: Scale, name: str = "", count: int = 5) -> None:
         """Draw the base line, tick marks and their texts, and the name of the axis."""
         self.canvas.line((self.left, self.bottom), (self.right, self.bottom), "axis")
         for tick, label in scale.tick_labels(count):

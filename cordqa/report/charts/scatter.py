@@ -37,6 +37,7 @@ from cordqa.report.words import (
 __all__ = ["draw_identity", "draw_linearity", "draw_scatter"]
 
 _RADIUS = 3.4
+_TOP = 24.0  # no heading: the figure has one, and the axes name themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +192,11 @@ def _axis_name(word: str, quantity: str, unit: str) -> str:
 
 
 def _against_reference(series: list[Points], label: str, quantity: str, unit: str, log: bool) -> Markup:
-    frame = Frame(label=f"{label}: measured against reference", description=_summary(series))
+    frame = Frame(label=f"{label}: measured against reference", description=_summary(series), top=_TOP)
     references = _all(series, "x")
     x = _scale(references, frame.left, frame.right, log)
     y = _scale(references + _all(series, "y"), frame.bottom, frame.top, log)
-    frame.heading("Measured against reference", _axis_name("Measured", quantity, unit))
+    frame.heading("", _axis_name("Measured", quantity, unit))
     frame.y_axis(y)
     frame.x_axis(x, _axis_name("Reference", quantity, unit))
     low, high = max(x.low, y.low), min(x.high, y.high)
@@ -238,12 +239,12 @@ def _error_panel(
     axis: tuple[str, str, bool],
 ) -> tuple[Markup, int]:
     quantity, unit, log = axis
-    frame = Frame(label=f"{label}: percent error", description=_summary(series))
+    frame = Frame(label=f"{label}: percent error", description=_summary(series), top=_TOP)
     values = [value for value in _all(errors, "y") if math.isfinite(value)]
     reach = _error_reach(values, band)
     x = _scale(_all(series, "x"), frame.left, frame.right, log)
     y = Scale(-reach, reach, frame.bottom, frame.top)
-    frame.heading("Percent error", "Error (%)")
+    frame.heading("", "Error against reference (%)")
     frame.y_axis(y)
     _tolerance(frame, x, y, band)
     frame.x_axis(x, _axis_name("Reference", quantity, unit))
@@ -306,7 +307,8 @@ def _residual_of(series: Points, unit: str) -> Callable[[float, float], float]:
 def draw_scatter(data: Data, label: str) -> Drawing:
     """Draw points, and lines where a series has one; data as in :func:`cordqa.figures.scatter`."""
     series, log = read_series(data), flag(data, "log")
-    frame = Frame(label=label, description=f"{count_noun(len(_all(series, 'x')), 'point')}.")
+    points = count_noun(len(_all(series, "x")), "point")
+    frame = Frame(label=label, description=f"{points}.", top=_TOP)
     x = _scale(_all(series, "x"), frame.left, frame.right, log)
     shown = _all(series, "y") + _all(series, "low") + _all(series, "high")
     y = _scale(shown, frame.bottom, frame.top, log)
@@ -337,7 +339,7 @@ def _line(frame: Frame, x: Scale, y: Scale, height: Callable[[float], float], cl
 
 
 def _residual_panel(residuals: list[Points], data: Data, label: str) -> Markup:
-    frame = Frame(label=f"{label}: residuals", description="What the fitted line leaves.")
+    frame = Frame(label=f"{label}: residuals", description="What the fitted line leaves.", top=_TOP)
     percent = text(data, "residual_unit") == "%"
     shown = [value for value in _all(residuals, "y") if math.isfinite(value)]
     reach = max((abs(value) for value in shown), default=0.0) * 1.15 or 1.0
