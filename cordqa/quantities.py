@@ -47,13 +47,35 @@ _ALL = (
     Quantity("T1", "T1", "ms", 1.0, 10_000.0, "ratio", "Longitudinal relaxation time."),
     Quantity("T2", "T2", "ms", 1.0, 5_000.0, "ratio", "Transverse relaxation time."),
     Quantity("T2star", "T2*", "ms", 0.5, 3_000.0, "ratio", "Effective transverse relaxation time."),
-    Quantity("PD", "Proton density", "%", 0.0, 130.0, "ratio", "Proton density relative to a reference sphere of water."),
+    Quantity(
+        "PD",
+        "Proton density",
+        "%",
+        0.0,
+        130.0,
+        "ratio",
+        "Proton density relative to a reference sphere of water.",
+    ),
     Quantity("ADC", "ADC", "um2/s", 1.0, 4_000.0, "ratio", "Apparent diffusion coefficient."),
-    Quantity("CSA", "Cross-sectional area", "mm2", 5.0, 200.0, "ratio", "Cord cross-sectional area perpendicular to the centreline."),
-    Quantity("diameter_AP", "AP diameter", "mm", 1.0, 20.0, "ratio", "Antero-posterior diameter of the cord."),
+    Quantity(
+        "CSA",
+        "Cross-sectional area",
+        "mm2",
+        5.0,
+        200.0,
+        "ratio",
+        "Cord cross-sectional area perpendicular to the centreline.",
+    ),
+    Quantity(
+        "diameter_AP", "AP diameter", "mm", 1.0, 20.0, "ratio", "Antero-posterior diameter of the cord."
+    ),
     Quantity("diameter_RL", "RL diameter", "mm", 1.0, 25.0, "ratio", "Right-left diameter of the cord."),
-    Quantity("eccentricity", "Eccentricity", "1", 0.0, 1.0, "ratio", "Eccentricity of the cord's cross-section."),
-    Quantity("solidity", "Solidity", "1", 0.0, 1.0, "ratio", "Area over convex area of the cord's cross-section."),
+    Quantity(
+        "eccentricity", "Eccentricity", "1", 0.0, 1.0, "ratio", "Eccentricity of the cord's cross-section."
+    ),
+    Quantity(
+        "solidity", "Solidity", "1", 0.0, 1.0, "ratio", "Area over convex area of the cord's cross-section."
+    ),
     Quantity("FA", "FA", "1", 0.0, 1.0, "ratio", "Fractional anisotropy."),
     Quantity("muFA", "muFA", "1", 0.0, 1.0, "ratio", "Microscopic fractional anisotropy."),
     Quantity("MD", "MD", "um2/s", 1.0, 4_000.0, "ratio", "Mean diffusivity."),
@@ -62,7 +84,15 @@ _ALL = (
     Quantity("MK", "MK", "1", -1.0, 5.0, "ratio", "Mean kurtosis."),
     Quantity("MTR", "MTR", "%", 0.0, 100.0, "ratio", "Magnetization transfer ratio."),
     Quantity("MTsat", "MTsat", "%", -1.0, 15.0, "ratio", "Magnetization transfer saturation."),
-    Quantity("susceptibility", "Magnetic susceptibility", "ppm", -2.0, 5.0, "interval", "Magnetic susceptibility relative to the stated reference."),
+    Quantity(
+        "susceptibility",
+        "Magnetic susceptibility",
+        "ppm",
+        -2.0,
+        5.0,
+        "interval",
+        "Magnetic susceptibility relative to the stated reference.",
+    ),
 )
 
 QUANTITIES: dict[str, Quantity] = {quantity.id: quantity for quantity in _ALL}

@@ -10,10 +10,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -282,8 +281,9 @@ def _check_rows(
     reading: Reading,
 ) -> None:
     if dropped and len(dropped) > len(rows):
+        word = _DELIMITERS.get(sign, repr(sign))
         raise reading.error(
-            f"most rows do not match the names of the columns (split at each {_DELIMITERS.get(sign, repr(sign))})",
+            f"most rows do not match the names of the columns (split at each {word})",
             line=dropped[0].line,
             found=dropped[0].reason,
             todo="check the delimiter, and quotes around cells that hold it",

@@ -16,7 +16,6 @@ import numpy as np
 from cordqa.phantom.decision import (
     R2_WARNING,
     decide,
-    finite_or_nan,
     judge_statistic,
     judge_value,
     subject_of,
@@ -39,6 +38,8 @@ __all__ = [
     "sphere_error",
 ]
 
+#: A roll-up names at most this many members; the others stand in the report one by one.
+_MOST_NAMED = 14
 _WORST_FIRST = (Status.FAIL, Status.WARN, Status.PASS)
 
 
@@ -285,7 +286,7 @@ def judge_plate(
     -------
     Verdict
         The worst of its members; at best a warning where too few spheres were judged; not evaluated
-        where none was.  ``observed`` is the number of spheres judged.
+        where none was.  ``reason`` counts them and names those that are not a pass.
     """
     spheres = [verdict for verdict in verdicts if verdict.scope == "sphere"]
     judged = [verdict for verdict in spheres if verdict.status is not Status.NOT_EVALUATED]
@@ -300,11 +301,7 @@ def judge_plate(
     return Verdict(
         status=status,
         subject=subject_of(plate, "", quantity),
-        rule="worst of its spheres and checks",
-        observed=float(len(judged)),
-        low=finite_or_nan(coverage.low),
-        unit="spheres",
-        source=coverage.source,
+        rule="worst of the spheres and checks of a plate",
         reason=reason,
         quantity=quantity,
         level=plate,
@@ -327,8 +324,6 @@ def judge_overall(verdicts: Sequence[Verdict]) -> Verdict:
         status=status,
         subject="overall",
         rule="worst of all parts; a part that could not be evaluated prevents a pass",
-        observed=float(sum(s is not Status.NOT_EVALUATED for s in statuses)),
-        unit="parts",
         reason=_counts(verdicts) or "nothing was judged",
         scope="overall",
     )
@@ -338,13 +333,20 @@ def _worst(statuses: Sequence[Status]) -> Status:
     return next((status for status in _WORST_FIRST if status in statuses), Status.NOT_EVALUATED)
 
 
+def _name(verdict: Verdict) -> str:
+    scanner = verdict.entities.scanner if verdict.scope != "sphere" else ""
+    name = verdict.region or verdict.subject
+    return f"{name}, {scanner}" if scanner and scanner not in name else name
+
+
 def _counts(verdicts: Sequence[Verdict]) -> str:
     """Count verdicts by status and name those that are not a pass."""
     counts = Counter(verdict.status for verdict in verdicts)
     parts = []
     for status in (*_WORST_FIRST, Status.NOT_EVALUATED):
         if counts[status]:
-            named = [v.region or v.subject for v in verdicts if v.status is status]
-            names = f" ({', '.join(named)})" if status is not Status.PASS else ""
+            named = list(dict.fromkeys(_name(v) for v in verdicts if v.status is status))
+            more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+            names = f" ({'; '.join(named[:_MOST_NAMED])}{more})" if status is not Status.PASS else ""
             parts.append(f"{counts[status]} {status}{names}")
     return ", ".join(parts)

@@ -54,6 +54,9 @@ def measure_plate(
     """
     values, errors, low, high = _density(found) if found.quantity == "PD" else _relaxation(found)
     signals = found.fitted.signals
+    # What was fitted there is something else: the number is none of this sphere.
+    strange = np.array([bool(_strange_signal(found, i)) for i in range(len(values))])
+    values, errors, low, high = (np.where(strange, np.nan, a) for a in (values, errors, low, high))
     limits = protocol_range(series, found.fitted.kind)
     rows = []
     for i, sphere in enumerate(found.plate.sphere_ids):
@@ -137,6 +140,8 @@ def _flags(found: FoundPlate, i: int, limits: ProtocolRange) -> tuple[str, ...]:
 
 def _strange_signal(found: FoundPlate, i: int) -> str:
     """Say when the fitted signal at time zero cannot be that of this sphere; empty where it can."""
+    if found.quantity == "PD":
+        return ""  # there the signal at time zero is what is measured
     m0 = found.fitted.fit.parameters["m0"]
     known = m0[np.isfinite(m0)]
     low, high = _ALIKE[found.fitted.kind]

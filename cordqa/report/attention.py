@@ -51,7 +51,8 @@ def collect_alerts(result: Result) -> list[Alert]:
 def _verdict_alerts(verdicts: Sequence[Verdict]) -> list[tuple[tuple[int, int], Alert]]:
     groups: dict[tuple[str, ...], list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
-        if verdict.status is not Status.PASS:
+        # The overall verdict heads the page already; here stand its causes.
+        if verdict.status is not Status.PASS and verdict.scope != "overall":
             rule = (verdict.scope, verdict.rule, verdict.quantity, verdict.unit, verdict.source)
             groups[(str(verdict.status), *rule)].append(verdict)
     return [(_verdict_rank(group[0]), _verdict_alert(group)) for group in groups.values()]
@@ -69,7 +70,7 @@ def _verdict_alert(group: Sequence[Verdict]) -> Alert:
     same_reason = reasons.pop() if len(reasons) == 1 else ""
     cases = tuple(
         Case(
-            subject=verdict.subject,
+            subject=_subject(verdict),
             observed=_observed(verdict),
             limit="" if same_limit else _limit(verdict),
             reason="" if same_reason else verdict.reason,
@@ -86,6 +87,15 @@ def _verdict_alert(group: Sequence[Verdict]) -> Alert:
         reason=same_reason,
         source=first.source,
     )
+
+
+def _subject(verdict: Verdict) -> str:
+    """Say what was judged, and on which scan where the subject leaves that open."""
+    entities = verdict.entities
+    session = f"session {entities.session}" if entities.session else ""
+    where = [entities.subject, entities.scanner, session]
+    extra = ", ".join(part for part in where if part and part not in verdict.subject)
+    return f"{verdict.subject} · {extra}" if extra else verdict.subject
 
 
 def _sentence(text: str) -> str:

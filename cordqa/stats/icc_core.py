@@ -187,9 +187,14 @@ def icc_from_mean_squares(
 
 
 def step_up(single: Array, k: float) -> Array:
-    """Return the reliability of the mean of k measurements from that of one (Spearman-Brown)."""
+    """Return the reliability of the mean of k measurements from that of one (Spearman-Brown).
+
+    Minus infinity where a bound lies below -1 / (k - 1), the smallest that one measurement can
+    have: the formula would come out positive there.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(k * single / (1.0 + (k - 1.0) * single), dtype=float)
+        below = 1.0 + (k - 1.0) * single
+        return np.asarray(np.where(below <= 0, -np.inf, k * single / below), dtype=float)
 
 
 def _stack(*columns: Array) -> Array:
@@ -228,8 +233,10 @@ def _mcgraw_wong(ms: TwoWay, icc: Array, tail: float) -> tuple[Array, Array]:
     r = np.clip(icc, 0.0, 1.0)
     # a and b are multiplied by (1 - r), which cancels, so that r = 1 needs no special case.
     a, b = k * r / n, (1.0 - r) + k * r * (n - 1) / n
-    parts = (a * ms.raters) ** 2 / (k - 1) + (b * ms.error) ** 2 / ms.df_error
-    v = ratio((a * ms.raters + b * ms.error) ** 2, parts)
+    # Relative to the largest, since squares of mean squares leave the range of numbers first.
+    largest = np.maximum(ms.raters, ms.error)
+    raters, error = a * ratio(ms.raters, largest), b * ratio(ms.error, largest)
+    v = ratio((raters + error) ** 2, raters**2 / (k - 1) + error**2 / ms.df_error)
     rest = k * ms.raters + (k * n - k - n) * ms.error
     f_low, f_high = f_quantile(1.0 - tail, n - 1, v), f_quantile(1.0 - tail, v, n - 1)
     low = ratio(n * (ms.subjects - f_low * ms.error), f_low * rest + n * ms.subjects)

@@ -219,9 +219,7 @@ def solve_fixed_effects(
     return coefficients, covariance * variances[:, -1, None, None]
 
 
-def predict_effects(
-    values: FloatArray, design: MixedDesign, variances: FloatArray
-) -> dict[str, FloatArray]:
+def predict_effects(values: FloatArray, design: MixedDesign, variances: FloatArray) -> dict[str, FloatArray]:
     """Predict the random effects of one table with given variance components.
 
     Parameters

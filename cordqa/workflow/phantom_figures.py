@@ -47,7 +47,7 @@ def draw(
     return (
         *drawn_misses,
         *located,
-        *(_identity(group) for group in judgement.groups if _with_reference(group.rows)),
+        *(_identity(group, judgement) for group in judgement.groups if _with_reference(group.rows)),
         *_rate_figures(plates, judgement),
         *(_curves(plate, number) for number, plate in enumerate(shown, start=1)),
         *_repeat_figures(judgement),
@@ -96,14 +96,23 @@ def _plate(plate: AnalysedPlate, number: int) -> Figure:
         )
     return figures.plate(
         f"plate-{number}",
-        plate.label,
+        _short(plate),
         image=figures.to_grey(picture),
         circles=circles,
         max_pixels=_PICTURE_PIXELS,
-        caption=f"Labels agree with the reference on {100 * found.choice.score:.0f} % of the plate, "
-        f"{100 * found.choice.margin:.0f} points ahead of the next labelling; spheres lie within "
+        alt=f"Image of {plate.label} with its located spheres",
+        caption=f"{images.label}. Labels agree with the reference on {100 * found.choice.score:.0f} % of "
+        f"the plate, {100 * found.choice.margin:.0f} points ahead of the next labelling; spheres lie within "
         f"{found.location.residual_mm:.1f} mm (rms) of the layout.",
     )
+
+
+def _short(plate: AnalysedPlate) -> str:
+    """Title that fits over a picture: scanner, session, plate and quantity."""
+    entities = plate.series.images.entities
+    session = f", session {entities.session}" if entities.session else ""
+    run = f", run {entities.run}" if entities.run not in ("", "1") else ""
+    return f"{entities.scanner}{session}{run}: {plate.short}"
 
 
 def _picture(plate: AnalysedPlate, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
@@ -171,7 +180,22 @@ def _with_reference(rows: Sequence[Measurement]) -> list[Measurement]:
     return [row for row in rows if usable(row) and math.isfinite(row.reference)]
 
 
-def _identity(group: Group) -> Figure:
+def _tolerance_band(group: Group, judgement: Judgement) -> list[tuple[float, float, float]] | None:
+    """Failure limits of the spheres' errors as (reference, low, high), where they are in per cent."""
+    limits = {
+        (v.region, v.level): (v.low, v.high)
+        for v in judgement.verdicts
+        if v.scope == "sphere" and v.quantity == group.quantity and v.unit == "%" and math.isfinite(v.low)
+    }
+    band = {
+        row.reference: limits[row.region, row.level]
+        for row in _with_reference(group.rows)
+        if (row.region, row.level) in limits
+    }
+    return [(x, low, high) for x, (low, high) in sorted(band.items())] or None
+
+
+def _identity(group: Group, judgement: Judgement) -> Figure:
     series = []
     for scanner, rows in group.by_scanner().items():
         points = _with_reference(rows)
@@ -192,6 +216,7 @@ def _identity(group: Group) -> Figure:
         series=series,
         quantity=group.quantity,
         unit=group.rows[0].unit,
+        tolerance_percent=_tolerance_band(group, judgement),
         log=group.quantity != "PD",
     )
 
@@ -237,12 +262,13 @@ def _curves(plate: AnalysedPlate, number: int) -> Figure:
     x_label, factor, log = _AXES[plate.found.fitted.kind]
     return figures.curves(
         f"curves-{number}",
-        f"Fits: {plate.label}",
+        f"Fits: {_short(plate)}",
         curves=[
             fitted_curve(plate, index, factor=factor) for index in range(len(plate.found.plate.sphere_ids))
         ],
         x_label=x_label,
         x_log=log,
+        alt=f"Fitted curves of {plate.label}",
     )
 
 

@@ -94,7 +94,7 @@ def test_limits_and_scores_agree():
 
 
 def test_a_lasting_shift_is_found_by_average_and_sum():
-    charts = [chart_values(series(60, shift_at=40, shift=8.0, seed=seed)) for seed in range(100)]
+    charts = [chart_values(series(60, shift_at=40, shift=10.0, seed=seed)) for seed in range(100)]
     for rule in ("ewma", "cusum"):
         fired = np.array([chart.signals[rule] for chart in charts])
         assert fired[:, 40:].any(axis=1).mean() > 0.95
