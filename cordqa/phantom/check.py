@@ -259,6 +259,7 @@ def judge_rate_linearity(
         tolerances,
         quantity=quantity,
         plate=plate,
+        subject=subject_of(plate, "", quantity),
         reason=reason,
         scope="plate",
         entities=entities,
@@ -346,6 +347,9 @@ def _counts(verdicts: Sequence[Verdict]) -> str:
     for status in (*_WORST_FIRST, Status.NOT_EVALUATED):
         if counts[status]:
             named = list(dict.fromkeys(_name(v) for v in verdicts if v.status is status))
+            spheres = [name.removeprefix("sphere ") for name in named if name.startswith("sphere ")]
+            if len(spheres) == len(named) > 1:
+                named = [f"spheres {', '.join(spheres)}"]
             more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
             names = f" ({'; '.join(named[:_MOST_NAMED])}{more})" if status is not Status.PASS else ""
             parts.append(f"{counts[status]} {status}{names}")

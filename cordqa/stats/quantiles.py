@@ -155,14 +155,19 @@ def mls_interval(terms: Sequence[MeanSquare], *, level: float = 0.95) -> Bounds:
        doi:10.1080/00949659008811240
     """
     tail = (1.0 - level) / 2.0
+    parts = [np.abs(t.coefficient * _float(t.mean_square)) for t in terms]
+    # Relative to the largest part: squares of variances leave the range of numbers first.
+    largest = np.max(np.stack(np.broadcast_arrays(*parts)), axis=0)
+    terms = [t._replace(mean_square=ratio(t.mean_square, largest)) for t in terms]
     plus = [t for t in terms if t.coefficient > 0]
     minus = [t for t in terms if t.coefficient < 0]
     estimate = sum((t.coefficient * t.mean_square for t in terms), start=np.float64(0.0))
-    below = _one_sided(plus, minus, tail, lower=True)
-    above = _one_sided(plus, minus, tail, lower=False)
+    below = np.sqrt(np.maximum(_one_sided(plus, minus, tail, lower=True), 0.0))
+    above = np.sqrt(np.maximum(_one_sided(plus, minus, tail, lower=False), 0.0))
+    nothing = largest == 0
     return Bounds(
-        _float(estimate - np.sqrt(np.maximum(below, 0.0))),
-        _float(estimate + np.sqrt(np.maximum(above, 0.0))),
+        np.where(nothing, 0.0, largest * (estimate - below)),
+        np.where(nothing, 0.0, largest * (estimate + above)),
     )
 
 
