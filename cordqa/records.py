@@ -34,6 +34,7 @@ __all__ = [
     "Statistic",
     "Status",
     "Verdict",
+    "Volume",
     "as_plain",
 ]
 
@@ -174,6 +175,31 @@ class ImageSet:
         """Tell whether a parameter takes more than one finite value over the images."""
         values = self.values(name)
         return np.unique(values[np.isfinite(values)]).size > 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """An image on a regular grid, as NIfTI holds it.
+
+    Attributes
+    ----------
+    data : ndarray, shape (i, j, k) or (i, j, k, n)
+        Values in the order of the file; any orientation, which ``affine`` tells.
+    affine : ndarray, shape (4, 4)
+        Maps (i, j, k, 1) to RAS+ millimetres.
+    source : str
+        File it came from, relative to the dataset; empty for one that was computed.
+    """
+
+    data: NDArray[Any]
+    affine: NDArray[np.float64]
+    source: str = ""
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along i, j, k."""
+        steps = np.sqrt((np.asarray(self.affine, dtype=float)[:3, :3] ** 2).sum(axis=0))
+        return float(steps[0]), float(steps[1]), float(steps[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -97,7 +97,9 @@ def fit_components(
     """
     check_choice(method, ("auto", "ems", "reml"), name="method")
     model = read_model(data, random=random, fixed=fixed, adaptive=adaptive, few_levels=FEW_LEVELS)
-    batches, _ = read_batches(data, value, model, by=by, nan_policy=nan_policy)
+    batches, problems = read_batches(data, value, model, by=by, nan_policy=nan_policy)
+    # What was left out is said beside every number that it could have changed.
+    model = replace(model, notes=(*model.notes, *(f"left out: {p.message}" for p in problems)))
     fits = [_fit_batch(batch, model, method) for batch in batches]
     if all(fit.reason(g) for fit in fits for g in range(len(fit.batch.groups))):
         raise FitError("no variance component can be estimated", where=value, found=fits[0].reason(0))

@@ -231,7 +231,7 @@ def _limit(entry: str, where: str) -> Limit:
             "cannot be read as a limit", where=where, found=repr(entry),
             expected="statistic<=number, such as wCV<=3% or CSA: ICC(A,1)>=0.9",
         )  # fmt: skip
-    bound, upper = float(match["number"]), match["sign"].startswith("<")
+    bound, upper = number(match["number"], where), match["sign"].startswith("<")
     return Limit(
         statistic=match["statistic"].strip(),
         text=" ".join(entry.split()),
@@ -247,11 +247,8 @@ def parse_published(raw: Any, where: str) -> tuple[Published, ...]:
     """Return percentages to check: ``sensitivity=88% of 22``, or mappings."""
     found = []
     for entry in raw if isinstance(raw, (list, tuple)) else [raw]:
-        if isinstance(entry, Mapping):
-            entry = f"{entry.get('label', '')}={entry.get('percent', '')}% of {entry.get('n', '')}".lstrip(
-                "="
-            )  # noqa: PLW2901
-        match = _PUBLISHED.fullmatch(text(entry, where))
+        written = text(_published_text(entry) if isinstance(entry, Mapping) else entry, where)
+        match = _PUBLISHED.fullmatch(written)
         n = int(match["n"][:9]) if match else 0
         if match is None or n < 1 or not 0.0 <= float(match["percent"]) <= 100.0:
             raise ConfigError(
@@ -267,6 +264,11 @@ def parse_published(raw: Any, where: str) -> tuple[Published, ...]:
             )
         )
     return tuple(found)
+
+
+def _published_text(entry: Mapping[Any, Any]) -> str:
+    label, percent, n = (entry.get(name, "") for name in ("label", "percent", "n"))
+    return f"{label}={percent}% of {n}".lstrip("=")
 
 
 def parse_difference(raw: Any, where: str) -> tuple[Difference, ...]:
@@ -292,7 +294,7 @@ def parse_difference(raw: Any, where: str) -> tuple[Difference, ...]:
             )
         found.append(
             Difference(
-                number=float(match["number"]),
+                number=number(match["number"], where),
                 percent=bool(match["percent"]),
                 quantity=(match["quantity"] or "").strip(),
             )

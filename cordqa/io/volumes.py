@@ -1,0 +1,96 @@
+"""Read and write NIfTI volumes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cordqa.errors import OutputError, TooLargeError, UnreadableFileError
+from cordqa.records import Volume
+
+__all__ = ["MAX_VOXELS", "read_volume", "write_volume"]
+
+#: A file that claims more is refused before it is allocated.
+MAX_VOXELS = 1_000_000_000
+
+
+def read_volume(path: Path, *, source: str = "", dtype: Any = np.float32) -> Volume:
+    """Read one NIfTI file.
+
+    Parameters
+    ----------
+    path : Path
+        ``.nii`` or ``.nii.gz``.
+    source : str
+        How the file is called in records; its name by default.
+    dtype : numpy type
+        Floating type of the values after scaling.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is damaged, truncated, or has no usable orientation.
+    TooLargeError
+        If it claims more than ``MAX_VOXELS``.
+    """
+    import nibabel as nib
+
+    name = source or path.name
+    try:
+        # nibabel's own types do not tell which image classes have an affine.
+        image: Any = nib.load(path)
+        count = int(np.prod([int(n) for n in image.shape], dtype=np.int64))
+        if count > MAX_VOXELS:
+            raise TooLargeError("claims too many voxels", where=name, found=str(image.shape))
+        data = np.asarray(image.dataobj, dtype=dtype)
+        affine = np.asarray(image.affine, dtype=float)
+    except (OSError, ValueError, EOFError, OverflowError, nib.filebasedimages.ImageFileError) as error:
+        raise UnreadableFileError(
+            "cannot be read as NIfTI", where=name, todo="check that the file is complete"
+        ) from error
+    if data.ndim < 3 or data.size == 0:
+        raise UnreadableFileError("is not a volume", where=name, found=f"shape {data.shape}")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise UnreadableFileError("has no usable orientation in its header", where=name)
+    return Volume(data=data, affine=affine, source=name)
+
+
+def write_volume(volume: Volume, path: Path) -> None:
+    """Write one NIfTI file atomically.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written; nothing is left behind under the final name.
+    """
+    import nibabel as nib
+
+    data = volume.data
+    if data.dtype == np.bool_:
+        data = data.astype(np.uint8)
+    elif data.dtype == np.float64:
+        data = data.astype(np.float32)
+    suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=suffix)
+        os.close(handle)
+        nib.save(nib.Nifti1Image(data, volume.affine), temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(path),
+            todo="give an output folder that you may write to, on a disk with space left",
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
