@@ -80,7 +80,8 @@ def write_volume(volume: Volume, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=suffix)
         os.close(handle)
-        nib.save(nib.Nifti1Image(data, volume.affine), temporary)
+        image: Any = nib.Nifti1Image  # untyped
+        nib.save(image(data, volume.affine), temporary)
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)

@@ -249,7 +249,9 @@ def _row_flags(
         ]
         flags[group] = join_flags(found)
         for column, note in enumerate(notes):
-            texts[group, column] = "; ".join(part for part in (reason or note, *said, *lost, *fit.model.notes) if part)
+            texts[group, column] = "; ".join(
+                part for part in (reason or note, *said, *lost, *fit.model.notes) if part
+            )
     return flags, texts
 
 

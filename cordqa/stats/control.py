@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cordqa.errors import ConfigError, TableError
 from cordqa.stats.control_core import (
@@ -86,8 +87,8 @@ def control_points(
     -------
     DataFrame
         One row per measurement: ``by`` columns, ``time``, ``value``, ``segment`` (1 from the
-        start, one more after each restart), ``role`` (``baseline``, ``learning``, ``monitored``
-        or ``not evaluated``), ``centre``, ``sigma``, ``low``, ``high`` (Shewhart limits),
+        start, one more after each restart), ``role`` (``baseline``, ``learning``, ``monitored``,
+        ``not evaluated`` or ``missing``), ``centre``, ``sigma``, ``low``, ``high`` (Shewhart limits),
         ``ewma``, ``ewma_low``, ``ewma_high`` (all in the unit of the values), ``cusum_high``,
         ``cusum_low``, ``cusum_limit`` (in spreads), ``signal`` (rules that fired) and ``note``.
 
@@ -96,21 +97,23 @@ def control_points(
     TableError
         If a time cannot be understood.
     """
+    import pandas as pd
+
     frame = _read(data, value, time, by, restart, nan_policy)
     tables = []
     for group, part in group_table(frame, by):
-        ordered = part.dropna(subset=[value]).sort_values("_time", kind="stable")
+        ordered = part.sort_values("_time", kind="stable")
         segment = _segments(ordered, as_names(restart))
         for number in range(1, int(segment.max(initial=0)) + 1):
             piece = ordered.loc[segment == number]
-            chart = chart_values(
-                piece[value].to_numpy(dtype=float), baseline=baseline, rules=rules, limits=limits
-            )
-            tables.append(_point_rows(group, piece, value, time, number, chart))
-    if not tables:
-        raise TableError("no row has a usable value", where=value)
-    import pandas as pd
-
+            numbers = piece[value].to_numpy(dtype=float)
+            here = np.isfinite(numbers)
+            chart = chart_values(numbers[here], baseline=baseline, rules=rules, limits=limits)
+            table = _point_rows(piece, value, time, chart, here)
+            keys: dict[str, Any] = {**group, "segment": number}
+            for position, (name, key) in enumerate(keys.items()):
+                table.insert(position, name, key)
+            tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -156,17 +159,20 @@ def _segments(ordered: pd.DataFrame, restart: list[str]) -> np.ndarray[Any, np.d
 
 
 def _point_rows(
-    group: dict[str, Any], piece: pd.DataFrame, value: str, time: str, number: int, chart: ControlChart
+    piece: pd.DataFrame,
+    value: str,
+    time: str,
+    chart: ControlChart,
+    here: NDArray[np.bool_],
 ) -> pd.DataFrame:
-    """Rows of one chart."""
+    """Rows of one chart; a value that is missing keeps its row, so that the gap is seen."""
     import pandas as pd
 
-    n = len(piece)
-    columns: dict[str, Any] = {
-        "time": piece[time].to_numpy(),
-        "value": piece[value].to_numpy(dtype=float),
-        "segment": number,
-        "role": chart.role,
+    fired = [
+        ", ".join(rule for rule, where in chart.signals.items() if where[i]) for i in range(chart.z.size)
+    ]
+    judged: dict[str, Any] = {
+        "role": chart.role.astype(object),
         "centre": chart.centre,
         "sigma": chart.sigma,
         "low": chart.centre - chart.reach,
@@ -176,14 +182,18 @@ def _point_rows(
         "ewma_high": chart.centre + chart.sigma * chart.ewma_limit,
         "cusum_high": chart.cusum_high,
         "cusum_low": chart.cusum_low,
-        "cusum_limit": np.nan if chart.reason else CUSUM_LIMIT,
-        "signal": [", ".join(rule for rule, where in chart.signals.items() if where[i]) for i in range(n)],
-        "note": [_point_note(chart, index) for index in range(n)],
+        "cusum_limit": np.full(chart.z.size, np.nan if chart.reason else CUSUM_LIMIT),
+        "signal": fired,
+        "note": [_point_note(chart, index) for index in range(chart.z.size)],
     }
-    table = pd.DataFrame(columns, index=range(n))
-    for position, (name, key) in enumerate(group.items()):
-        table.insert(position, name, key)
-    return table
+    empty = {"role": "missing", "signal": "", "note": "no usable value"}
+    columns: dict[str, Any] = {"time": piece[time].to_numpy(), "value": piece[value].to_numpy(dtype=float)}
+    for name, cells in judged.items():
+        filler = empty.get(name, np.nan)
+        column = np.full(len(piece), filler, dtype=object if name in empty else float)
+        column[here] = cells
+        columns[name] = column
+    return pd.DataFrame(columns)
 
 
 def _point_note(chart: ControlChart, index: int) -> str:

@@ -18,6 +18,7 @@ from cordqa.stats.diagnostic_people import (
     AREA,
     People,
     Positive,
+    add_note,
     area_flags,
     direction_note,
     read_outcome,
@@ -108,11 +109,11 @@ def roc_auc(
     check_choice(positive, ("auto", "high", "low"), name="positive")
     check_choice(interval, ("auto", "wald", "logit", "score"), name="interval")
     check_level(level)
-    frame, label = read_outcome(data, [value], outcome, case, subject, by, nan_policy)
+    cohort = read_outcome(data, [value], outcome, case, subject, by, nan_policy)
     tables, reasons = [], []
-    for group, part in group_table(frame, by):
+    for group, part in group_table(cohort.frame, by):
         try:
-            people = select_people(part, [value], outcome, label, subject, positive)
+            people = select_people(part, [value], outcome, cohort.case, subject, positive)
             areas = roc_areas(people.scores, people.is_case, clusters=people.clusters)
             table = _marker_table(group, people, areas, positive, interval, level, n_bootstrap, seed)
         except CordqaError as error:
@@ -121,7 +122,7 @@ def roc_auc(
         tables.append(table)
     if len(reasons) == len(tables):
         raise FitError("no marker can be judged", found=reasons[0])
-    return stack_tables(tables)
+    return add_note(stack_tables(tables), cohort.note)
 
 
 def _marker_table(
@@ -202,10 +203,10 @@ def roc_points(
     """
     import pandas as pd
 
-    frame, label = read_outcome(data, [value], outcome, case, None, by, nan_policy)
+    cohort = read_outcome(data, [value], outcome, case, None, by, nan_policy)
     tables = []
-    for group, part in group_table(frame, by):
-        people = select_people(part, [value], outcome, label, None, positive)
+    for group, part in group_table(cohort.frame, by):
+        people = select_people(part, [value], outcome, cohort.case, None, positive)
         if people.is_case.all() or not people.is_case.any():
             continue
         curve = roc_curve(people.scores[0], people.is_case)

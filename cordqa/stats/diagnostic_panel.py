@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cordqa.errors import ConfigError
-from cordqa.stats.diagnostic_people import AREA, People, Positive, area_flags, read_outcome, select_people
+from cordqa.stats.diagnostic_people import (
+    AREA,
+    People,
+    Positive,
+    add_note,
+    area_flags,
+    read_outcome,
+    select_people,
+)
 from cordqa.stats.logistic import CrossValidatedAuc, cross_validated_auc
 from cordqa.stats.quantiles import normal_quantile
 from cordqa.stats.roc import RocAreas, auc_interval, roc_areas
@@ -59,8 +67,8 @@ def compare_auc(
     check_level(level)
     if len(markers) < 2:
         raise ConfigError("a comparison needs two markers", found=str(len(markers)))
-    frame, label = read_outcome(data, markers, outcome, case, subject, None, nan_policy)
-    people = select_people(frame, markers, outcome, label, subject, positive)
+    cohort = read_outcome(data, markers, outcome, case, subject, None, nan_policy)
+    people = select_people(cohort.frame, markers, outcome, cohort.case, subject, positive)
     areas = roc_areas(people.scores, people.is_case, clusters=people.clusters)
     z_level = normal_quantile(0.5 + 0.5 * level)
     rows = []
@@ -84,7 +92,7 @@ def compare_auc(
                 flags=join_flags(area_flags(people, 0.5)),
             )
         )
-    return stack_tables(rows)
+    return add_note(stack_tables(rows), cohort.note)
 
 
 def combined_auc(
@@ -124,14 +132,14 @@ def combined_auc(
         marker.
     """
     check_level(level)
-    frame, label = read_outcome(data, markers, outcome, case, None, None, nan_policy)
-    people = select_people(frame, markers, outcome, label, None, positive)
+    cohort = read_outcome(data, markers, outcome, case, None, None, nan_policy)
+    people = select_people(cohort.frame, markers, outcome, cohort.case, None, positive)
     raw = (people.scores * people.signs[:, None]).T
     result = cross_validated_auc(
         raw, people.is_case, ridge=ridge, n_folds=n_folds, n_repeats=n_repeats, seed=seed
     )
     single = roc_areas(people.scores, people.is_case)
-    return _combined_table(markers, people, result, single, level)
+    return add_note(_combined_table(markers, people, result, single, level), cohort.note)
 
 
 def _combined_table(

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AREA",
+    "Cohort",
     "People",
     "Positive",
+    "add_note",
     "area_flags",
     "direction_note",
     "read_outcome",
@@ -56,6 +58,15 @@ class People:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """A checked table, the label of a case, and what was left out of the table."""
+
+    frame: pd.DataFrame
+    case: Any
+    note: str
+
+
 def read_outcome(
     data: Any,
     values: Sequence[str],
@@ -64,11 +75,12 @@ def read_outcome(
     subject: str | None,
     by: str | Sequence[str] | None,
     nan_policy: str,
-) -> tuple[pd.DataFrame, Any]:
-    """Check the table; return it with the label of a case."""
+) -> Cohort:
+    """Check the table and find the label of a case."""
     check_columns(as_frame(data), [*values, outcome, *([subject] if subject else []), *as_names(by)])
     keys = [outcome, *([subject] if subject else [])]
-    frame, _ = clean_table(data, numbers=list(values), keys=keys, by=by, nan_policy=nan_policy)
+    frame, problems = clean_table(data, numbers=list(values), keys=keys, by=by, nan_policy=nan_policy)
+    note = "; ".join(f"left out: {p.message}" for p in problems)
     labels = sorted(frame[outcome].unique(), key=str)
     if len(labels) != 2:
         raise TableError(
@@ -86,11 +98,11 @@ def read_outcome(
                 found=" and ".join(map(str, labels)),
                 todo="give case=",
             )
-        return frame, truthy[0]
+        return Cohort(frame, truthy[0], note)
     matching = [label for label in labels if label == case or str(label) == str(case)]
     if not matching:
         raise ConfigError("no row has the outcome of a case", found=str(case), expected=f"one of {labels}")
-    return frame, matching[0]
+    return Cohort(frame, matching[0], note)
 
 
 def select_people(
@@ -124,6 +136,13 @@ def direction_note(people: People, marker: int, positive: Positive) -> tuple[str
     if positive == "auto":
         return "direction-from-data", f"{end} values speak for a case (found from these data)"
     return "", f"{end} values speak for a case"
+
+
+def add_note(table: pd.DataFrame, note: str) -> pd.DataFrame:
+    """Append a note to every row."""
+    if not note:
+        return table
+    return table.assign(note=[f"{old}; {note}" if old else note for old in table["note"]])
 
 
 def area_flags(people: People, area: float) -> list[str]:

@@ -200,7 +200,13 @@ def test_bad_input_is_one_clear_sentence(change, options, error, words):
 def test_a_missing_value_is_left_out_when_asked():
     data = table(series(30))
     data.loc[4, "value"] = np.nan
-    assert len(control_points(data, "value", time="date", nan_policy="omit")) == 29
+    points = control_points(data, "value", time="date", nan_policy="omit")
+    assert len(points) == 30
+    assert points["role"].tolist().index("missing") == 4
+    assert points["note"].iloc[4] == "no usable value"
+    plain = control_points(data.drop(index=4), "value", time="date")
+    assert points["high"].dropna().tolist() == plain["high"].tolist()
+    assert control_summary(points)["n_baseline"].iloc[0] == 20
     with pytest.raises(TableError):
         control_points(data, "value", time="date")
     with pytest.raises(InputError):

@@ -292,6 +292,16 @@ def test_bad_input_is_one_clear_sentence(frame, options, error, words):
         roc_auc(frame, "FA", outcome="diagnosis", **options)
 
 
+def test_what_was_left_out_is_said():
+    frame = cohort()
+    frame.loc[[2, 50], "MK"] = np.nan
+    table = roc_auc(frame, "MK", outcome="diagnosis", case="ALS", nan_policy="omit")
+    assert get(table, "AUC", "n_missing") == 2
+    assert get(table, "AUC", "n_people") == 68
+    assert "2 cells without a value" in get(table, "AUC", "note")
+    assert "missing-values" in get(table, "AUC", "flags")
+
+
 def test_true_false_outcome_needs_no_label_and_one_case_is_enough_for_an_area():
     frame = cohort().assign(diagnosis=lambda d: d["diagnosis"] == "ALS")
     assert np.isfinite(get(roc_auc(frame, "MK", outcome="diagnosis"), "AUC"))
