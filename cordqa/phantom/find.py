@@ -124,7 +124,7 @@ def find_plates(
         raise LocateError(
             f"no plate of this phantom is measured by {QUANTITY[kind]}",
             where=series.images.label,
-            todo="leave the choice of the plate to the search",
+            todo="choose the phantom or the plate that was scanned",
         )
     found: list[FoundPlate] = []
     refused: list[CordqaError] = []

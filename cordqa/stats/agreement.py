@@ -114,7 +114,8 @@ def bland_altman(
         Several values per subject and method: stop; limits for single measurements (Bland and
         Altman 1999, intervals by Zou's MOVER); or average first (limits for means; flagged).
     true_value : {'constant', 'varying'}
-        With ``components``: whether the truth stays over the replicates of a subject.
+        With ``components``: whether the truth stays over the replicates of a subject, or
+        replicates of one number belong together.
     nan_policy : {'raise', 'omit'}
         Whether subjects with one method only stop the calculation or are left out and counted.
 

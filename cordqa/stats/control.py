@@ -86,8 +86,8 @@ def control_points(
     Returns
     -------
     DataFrame
-        One row per measurement: ``by`` columns, ``time``, ``value``, ``segment`` (1 from the
-        start, one more after each restart), ``role`` (``baseline``, ``learning``, ``monitored``,
+        One row per measurement: ``by`` columns, ``segment`` (1 from the start, one more after
+        each restart), ``time``, ``value``, ``role`` (``baseline``, ``learning``, ``monitored``,
         ``not evaluated`` or ``missing``), ``centre``, ``sigma``, ``low``, ``high`` (Shewhart limits),
         ``ewma``, ``ewma_low``, ``ewma_high`` (all in the unit of the values), ``cusum_high``,
         ``cusum_low``, ``cusum_limit`` (in spreads), ``signal`` (rules that fired) and ``note``.

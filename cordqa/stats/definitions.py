@@ -37,6 +37,7 @@ from cordqa.stats.table import (
     join_flags,
     stack_tables,
     tidy,
+    unit_names,
 )
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def spine_generic_cov(
         found = site_spread(numbers, usable[site].to_numpy(), level=level)
         spread = found.within if math.isfinite(found.within) else 0.0
         refusal = int(refuse_relative(numbers.min(), found.mean, spread, scale=scale))
-        of = "" if unit is None else str(part[unit].iloc[0])
+        of = "" if unit is None else str(unit_names(part[unit])[0])
         tables.append(_rows(key, found, refusal, level=level, unit=of, lost=lost))
     return stack_tables(tables)
 

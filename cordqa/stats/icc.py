@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.errors import TableError
-from cordqa.stats.crossed_reml import fit_crossed, occupied
+from cordqa.stats.crossed_reml import CrossedFit, fit_crossed, occupied, same_pattern
 from cordqa.stats.icc_core import (
     FORMS,
     ICCs,
@@ -33,13 +33,13 @@ from cordqa.stats.icc_replicated import (
     replicated_icc_arrays,
     replicated_icc_from_components,
 )
+from cordqa.stats.pairs import cell_means
 from cordqa.stats.table import (
     Layout,
     as_names,
     check_choice,
     check_level,
     clean_table,
-    join_flags,
     stack_tables,
     to_layout,
 )
@@ -184,10 +184,7 @@ def _group_name(layout: Layout, index: int) -> str:
 
 def _six_forms(layout: Layout, rows: NDArray[np.int64], settings: Settings) -> pd.DataFrame:
     """Tables with one value per cell, or whose replicates are averaged on request."""
-    counts, values = layout.counts[rows], layout.values[rows]
-    filled = counts > 0
-    with np.errstate(invalid="ignore"):
-        cells = np.where(filled, np.nansum(values, axis=-1) / np.maximum(counts, 1), math.nan)
+    cells = cell_means(layout.values[rows])
     groups = Groups(rows.size, FORMS)
     shapes = np.stack([layout.n_subjects[rows], layout.n_raters[rows], layout.n_missing[rows]], axis=1)
     unique, inverse = np.unique(shapes, axis=0, return_inverse=True)
@@ -195,9 +192,13 @@ def _six_forms(layout: Layout, rows: NDArray[np.int64], settings: Settings) -> p
         members = np.flatnonzero(inverse.ravel() == i)
         if n < 2 or k < 2:
             groups.give_up(members, f"needs two subjects and two raters, found {n} and {k}")
+        elif missing and settings.reml:
+            tables = [(int(i), occupied(cells[i, :n, :k, None])) for i in members]
+            for index, part in same_pattern(tables):
+                _estimate_reml(part[..., 0], index, groups, settings)
         elif missing:
             for member in members:
-                _incomplete(cells[member, :n, :k], int(member), groups, settings)
+                _listwise(cells[member, :n, :k], int(member), groups, settings)
         else:
             _complete(cells[members, :n, :k], members, groups, settings)
     if settings.average:
@@ -224,11 +225,8 @@ def _flag_short(ms: TwoWay, members: NDArray[np.int64], groups: Groups) -> None:
         groups.flag(np.ix_(short, np.flatnonzero(AGREEMENT)), "interval-may-be-short")
 
 
-def _incomplete(cells: Array, member: int, groups: Groups, settings: Settings) -> None:
-    """One table with empty cells: REML from every value, or the complete subjects only."""
-    if settings.reml:
-        _estimate_reml(cells, member, groups, settings)
-        return
+def _listwise(cells: Array, member: int, groups: Groups, settings: Settings) -> None:
+    """One table with empty cells: the complete subjects only, on request."""
     whole = np.isfinite(cells).all(axis=1)
     groups.excluded[member] = int((~whole).sum())
     groups.flag(member, "listwise")
@@ -238,26 +236,36 @@ def _incomplete(cells: Array, member: int, groups: Groups, settings: Settings) -
     _complete(cells[None, whole], np.array([member]), groups, settings)
 
 
-def _estimate_reml(cells: Array, member: int, groups: Groups, settings: Settings) -> None:
-    cells = occupied(cells[..., None])[..., 0]
-    n, k = cells.shape
+def _estimate_reml(cells: Array, members: NDArray[np.int64], groups: Groups, settings: Settings) -> None:
+    """Tables whose empty cells are the same, shape (n_tables, n_subjects, k_raters)."""
+    n, k = cells.shape[1:]
     fit = fit_crossed(cells[..., None], interaction=False)
-    if fit.reason:
-        groups.give_up(member, fit.reason)
+    good = _give_up_bad(fit, members, groups)
+    if not good.any():
         return
     found = icc_from_components(
-        *fit.variances,
+        *fit.variances[good].T,
         n=n,
         k=k,
-        df_error=float(np.isfinite(cells).sum() - n - k + 1),
+        df_error=float(np.isfinite(cells[0]).sum() - n - k + 1),
         level=settings.level,
         interval=settings.interval,
         seed=settings.seed,
     )
-    groups.store(np.array([member]), ICCs(*(a[None] for a in found)))
-    groups.methods[member] = "REML components as mean squares"
-    groups.notes[member] = spread_notes(cells[None], np.sqrt(fit.variances[1:].sum())[None])[0]
-    groups.flag(member, join_flags("missing-cells", "singular" if fit.singular else ""))
+    used = members[good]
+    groups.store(used, found)
+    groups.methods[used] = "REML components as mean squares"
+    groups.notes[used] = spread_notes(cells[good], np.sqrt(fit.variances[good, 1:].sum(axis=1)))
+    groups.flag(used, "missing-cells")
+    groups.flag(used[fit.singular[good]], "singular")
+
+
+def _give_up_bad(fit: CrossedFit, members: NDArray[np.int64], groups: Groups) -> NDArray[np.bool_]:
+    """Say why some tables were not fitted, and return which were."""
+    for member, reason in zip(members, fit.reasons, strict=True):
+        if reason:
+            groups.give_up(member, reason)
+    return np.array([not reason for reason in fit.reasons], dtype=bool)
 
 
 def _five_forms(layout: Layout, rows: NDArray[np.int64], settings: Settings) -> pd.DataFrame:
@@ -274,8 +282,11 @@ def _five_forms(layout: Layout, rows: NDArray[np.int64], settings: Settings) -> 
             _keep_replicated(found, members, groups, values[inside])
             groups.methods[members] = "expected mean squares"
             done[index[inside]] = True
-    for index in rows[~done[rows]]:
-        _incomplete_replicates(layout, int(index), int(position[index]), groups, settings)
+    tables = [(int(position[i]), occupied(layout.dense(i))) for i in rows[~done[rows]]]
+    if tables and not settings.reml:
+        _refuse_unequal(layout, rows[tables[0][0]], tables[0][1])
+    for members, part in same_pattern(tables):
+        _unequal_replicates(part, members, groups, settings)
     return groups.table(layout, rows, settings)
 
 
@@ -284,40 +295,47 @@ def _keep_replicated(
 ) -> None:
     groups.store_replicated(members, found)
     within = np.maximum(found.components[:, 1:], 0.0).sum(axis=-1)
-    with np.errstate(invalid="ignore"):
-        cells = np.nanmean(values, axis=-1)
-    groups.notes[members] = spread_notes(cells, np.sqrt(within))
+    groups.notes[members] = spread_notes(values.mean(axis=-1), np.sqrt(within))
     negative = (found.components < 0).any(axis=-1)
     groups.flag(members[negative], "negative-component-truncated")
 
 
-def _incomplete_replicates(
-    layout: Layout, index: int, member: int, groups: Groups, settings: Settings
-) -> None:
-    values = occupied(layout.dense(index))
-    n, k, _ = values.shape
-    if n < 2 or k < 2:
-        groups.give_up(member, f"needs two subjects and two raters, found {n} and {k}")
-        return
-    if not settings.reml:
+def _refuse_unequal(layout: Layout, index: int, values: Array) -> None:
+    if min(values.shape[:2]) >= 2:
         raise TableError(
             "cells hold different numbers of replicates",
             where=_group_name(layout, index),
             todo="choose nan_policy='reml', which uses every value, or replicates='mean'",
         )
-    fit = fit_crossed(values, interaction=True)
-    if fit.reason:
-        groups.give_up(member, fit.reason)
+
+
+def _unequal_replicates(
+    values: Array, members: NDArray[np.int64], groups: Groups, settings: Settings
+) -> None:
+    """Tables whose missing replicates are the same, shape (n_tables, n, k, m)."""
+    n, k = values.shape[1:3]
+    if n < 2 or k < 2:
+        groups.give_up(members, f"needs two subjects and two raters, found {n} and {k}")
         return
-    counts = np.isfinite(values).sum(axis=2)
+    fit = fit_crossed(values, interaction=True)
+    good = _give_up_bad(fit, members, groups)
+    if not good.any():
+        return
+    counts = np.isfinite(values[0]).sum(axis=2)
     filled = int((counts > 0).sum())
     found = replicated_icc_from_components(
-        fit.variances[None], n=n, k=k, m=counts.sum() / filled,
-        df_residual=float(counts.sum() - filled), level=settings.level, seed=settings.seed,
-    )  # fmt: skip
-    with np.errstate(invalid="ignore"):
-        sums = np.nansum(values, axis=-1, keepdims=True)
-    cells = sums / np.where(counts > 0, counts, math.nan)[..., None]
-    _keep_replicated(found, np.array([member]), groups, cells[None])
-    groups.methods[member] = "REML components as mean squares"
-    groups.flag(member, join_flags("unbalanced", "singular" if fit.singular else ""))
+        fit.variances[good],
+        n=n,
+        k=k,
+        m=counts.sum() / filled,
+        df_residual=float(counts.sum() - filled),
+        level=settings.level,
+        seed=settings.seed,
+    )
+    used = members[good]
+    sums = np.where(np.isfinite(values[good]), values[good], 0.0).sum(axis=-1)
+    cells = sums / np.where(counts > 0, counts, math.nan)
+    _keep_replicated(found, used, groups, cells[..., None])
+    groups.methods[used] = "REML components as mean squares"
+    groups.flag(used, "unbalanced")
+    groups.flag(used[fit.singular[good]], "singular")

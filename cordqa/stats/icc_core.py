@@ -253,6 +253,9 @@ CELLS = 4_000_000
 
 def _generalized(ms: TwoWay, tail: float, seed: int) -> tuple[Array, Array]:
     """Generalized (fiducial) interval of ICC(A,1), negative components set to zero."""
+    if ms.df_error <= 0:
+        nan = np.full(np.shape(ms.subjects), np.nan)
+        return nan, nan
     rng = np.random.default_rng(seed)
     n, k = ms.n, ms.k
     w_s = rng.chisquare(n - 1, DRAWS) / (n - 1)

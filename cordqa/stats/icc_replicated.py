@@ -123,6 +123,9 @@ class _Table(NamedTuple):
 def _replicated(table: _Table, tail: float, seed: int) -> ReplicatedICCs:
     rng = np.random.default_rng(seed)
     k = table.sizes[1]
+    if min(table.freedom) <= 0:
+        nan = np.full((*np.shape(table.squares[0]), len(REPLICATED_FORMS)), np.nan)
+        return ReplicatedICCs(nan, nan, nan, nan[..., :4])
     pivots = [rng.chisquare(df, DRAWS) / df for df in table.freedom]
     shape = np.shape(table.squares[0])
     flat = [np.ravel(s) for s in table.squares]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Layout", "as_names", "group_table", "to_layout"]
+__all__ = ["Layout", "as_names", "group_table", "to_layout", "unit_names"]
 
 
 def as_names(names: str | Sequence[str] | None) -> list[str]:
@@ -114,6 +114,15 @@ def _codes(frame: pd.DataFrame, names: Sequence[str]) -> tuple[NDArray[np.int64]
     return codes.astype(np.int64), labels
 
 
+def _codes_in_order(frame: pd.DataFrame, name: str | None) -> NDArray[np.int64]:
+    """Number the labels of a column in their own order (mixed types included)."""
+    import pandas as pd
+
+    if name is None:
+        return np.zeros(len(frame), dtype=np.int64)
+    return np.asarray(pd.factorize(frame[name], sort=True)[0], dtype=np.int64)
+
+
 def _ranks(group: NDArray[np.int64], code: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Number the codes that occur within each group from 0; return also the pairs (group, code)."""
     width = int(code.max(initial=0)) + 1
@@ -150,6 +159,7 @@ def to_layout(
     replicate: str | None = None,
     by: str | Sequence[str] | None = None,
     unit: str | None = None,
+    align: bool = False,
 ) -> Layout:
     """Lay a checked tidy table out as an array.
 
@@ -169,6 +179,9 @@ def to_layout(
         Columns that split the table into independent groups.
     unit : str, optional
         Column with the unit, one per group (:func:`clean_table` sees to that).
+    align : bool
+        Give every label of ``replicate`` a place of its own, so that equal places mean equal
+        labels; otherwise the replicates of a cell stand at the front, in order of their labels.
 
     Returns
     -------
@@ -176,9 +189,6 @@ def to_layout(
         Groups, subjects and raters in order of first appearance.
     """
     names = as_names(by)
-    if replicate is not None:
-        frame = frame.sort_values(replicate, kind="stable")
-        frame = frame.loc[:, [c for c in frame.columns if c != replicate or c in names]]
     group, groups = _codes(frame, names)
     who, who_labels = _codes(frame, as_names(subject))
     where, where_labels = _codes(frame, as_names(rater))
@@ -187,10 +197,13 @@ def to_layout(
     n, k, n_groups = int(row.max()) + 1, int(column.max()) + 1, len(groups)
     cell = (group * n + row) * k + column
     number = frame[value].to_numpy(dtype=float)
-    # Missing values go last within their cell, so that replicates stand at the front.
-    order = np.lexsort((np.isnan(number), cell))
-    start = np.searchsorted(cell[order], cell[order], side="left")
-    replicate_index = np.arange(order.size) - start
+    label = _codes_in_order(frame, replicate)
+    if align:
+        order, replicate_index = np.arange(cell.size), _ranks(group, label)[0]
+    else:
+        # Missing values go last within their cell, so that replicates stand at the front.
+        order = np.lexsort((label, np.isnan(number), cell))
+        replicate_index = np.arange(order.size) - np.searchsorted(cell[order], cell[order], side="left")
     m = int(replicate_index.max()) + 1
     flat = np.full((n_groups * n * k, m), math.nan)
     flat[cell[order], replicate_index] = number[order]
@@ -216,13 +229,20 @@ def to_layout(
     )
 
 
+def unit_names(column: pd.Series[Any]) -> NDArray[np.object_]:
+    """Return a column of units as text; a missing one is empty."""
+    cells = column.astype(object)
+    names = np.empty(len(column), dtype=object)
+    names[:] = cells.where(cells.notna(), "").astype(str).str.strip().tolist()
+    return names
+
+
 def _units(
     frame: pd.DataFrame, unit: str | None, group: NDArray[np.int64], n_groups: int
 ) -> NDArray[np.object_]:
     units = np.full(n_groups, "", dtype=object)
     if unit is not None:
-        named = frame[unit].fillna("").astype(str).to_numpy(dtype=object)
-        units[group] = named
+        units[group] = unit_names(frame[unit])
     return units
 
 

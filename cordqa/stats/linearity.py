@@ -41,6 +41,7 @@ from cordqa.stats.table import (
     group_table,
     stack_tables,
     tidy,
+    unit_names,
 )
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ _IN_UNITS = ("intercept", "residual_sd", "bias", "deming_intercept")
 
 
 def _unit(part: pd.DataFrame, unit: str | None) -> str:
-    return "" if unit is None else str(part[unit].iloc[0])
+    return "" if unit is None else str(unit_names(part[unit])[0])
 
 
 _Row = dict[str, Any]

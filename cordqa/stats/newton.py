@@ -25,6 +25,9 @@ BatchFunction = Callable[[FloatArray, IntArray], tuple[FloatArray, FloatArray]]
 
 _RELATIVE_DIFFERENCE = 1e-5
 _HALVINGS = 25
+#: Share of the promised fall that a step must keep.  Demanding: a function that is even in a
+#: parameter (a standard deviation) would else be crossed from side to side without getting lower.
+_SUFFICIENT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ def _halve_until_lower(
         trial = point[here] + scale * step[waiting]
         trial_value, trial_gradient = function(trial, here)
         slack = 1e-14 * np.abs(value[here])
-        fell = trial_value <= value[here] + 1e-4 * scale * slope[waiting] + slack
+        fell = trial_value <= value[here] + _SUFFICIENT * scale * slope[waiting] + slack
         accepted = here[fell]
         point[accepted], value[accepted] = trial[fell], trial_value[fell]
         gradient[accepted] = trial_gradient[fell]

@@ -79,8 +79,12 @@ def make_pairs(
     methods: Sequence[Any] | None,
     nan_policy: str,
     replicates: str,
+    align: bool = False,
 ) -> tuple[list[Pair], pd.DataFrame | None]:
     """Check the table and put the methods side by side, two at a time.
+
+    With ``align``, replicates stand at the place of their label, so that those of one label
+    belong together.
 
     Returns
     -------
@@ -113,6 +117,7 @@ def make_pairs(
         replicate=columns.replicate,
         by=columns.by,
         unit=columns.unit,
+        align=align,
     )
     pairs = list(_pairs(layout, methods, columns.method))
     if not pairs:

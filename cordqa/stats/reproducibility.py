@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.errors import TableError
-from cordqa.stats.crossed_reml import fit_crossed, occupied
+from cordqa.stats.crossed_reml import fit_crossed, occupied, same_pattern
 from cordqa.stats.quantiles import Bounds, ratio, sd_interval
 from cordqa.stats.repeatability_core import REPEATABILITY_FACTOR
 from cordqa.stats.reproducibility_core import (
@@ -147,8 +147,11 @@ def reproducibility(
     results = _Results(len(layout), level, scanners)
     for index, values in layout.batches():
         _complete(layout, index, values, results)
-    for i in np.flatnonzero(~layout.balanced | (layout.n_values == 0)):
-        _incomplete(layout, int(i), results, nan_policy)
+    rest = [
+        (int(i), occupied(layout.dense(i))) for i in np.flatnonzero(~layout.balanced | (layout.n_values == 0))
+    ]
+    for index, values in same_pattern(rest):
+        _incomplete(layout, index, values, results, nan_policy)
     return _table(layout, results, scale)
 
 
@@ -207,30 +210,27 @@ def _single_values(index: NDArray[np.int64], values: Array, results: _Results) -
     results.notes[index] = "scanner and repeats cannot be told apart without replicates or more subjects"
 
 
-def _incomplete(layout: Layout, i: int, results: _Results, nan_policy: str) -> None:
-    values = occupied(layout.dense(i))
-    n, k = values.shape[:2]
-    counts = np.isfinite(values).sum(axis=2)
-    where = ", ".join(f"{a}={b}" for a, b in layout.groups.iloc[i].items())
+def _incomplete(
+    layout: Layout, index: NDArray[np.int64], values: Array, results: _Results, nan_policy: str
+) -> None:
+    """Tables whose empty places are the same, shape (n_tables, n, k, m)."""
+    n, k = values.shape[1:3]
+    counts = np.isfinite(values[0]).sum(axis=2)
     if n == 0 or k < 2:
-        results.give_up(i, "one scanner only" if n else "no usable value")
-        return
-    index = np.array([i])
-    if n == 1:
-        if counts.max() < 2:
-            _single_values(index, values[None, :, :, :1], results)
-            return
-        squares = one_way_squares(np.swapaxes(values[None, 0], -1, -2))
+        results.give_up(index, "one scanner only" if n else "no usable value")
+    elif n == 1 and counts.max() < 2:
+        _single_values(index, values[..., :1], results)
+    elif n == 1:
+        squares = one_way_squares(np.swapaxes(values[:, 0], -1, -2))
         results.store(index, squares, "one-way mean squares of one subject, unweighted means")
-        results.flags[i] = "unbalanced, interaction-in-scanner"
-        return
-    if nan_policy == "raise":
+        results.flags[index] = "unbalanced, interaction-in-scanner"
+    elif nan_policy == "raise":
         raise TableError(
             _imbalance(counts),
-            where=where,
+            where=", ".join(f"{a}={b}" for a, b in layout.groups.iloc[int(index[0])].items()),
             todo="choose nan_policy='reml' (uses every value) or 'omit' (keeps complete subjects)",
         )
-    if nan_policy == "omit":
+    elif nan_policy == "omit":
         _listwise(values, counts, index, results)
     else:
         _reml(values, counts, index, results)
@@ -250,32 +250,34 @@ def _listwise(values: Array, counts: NDArray[np.int64], index: NDArray[np.int64]
     if full.sum() < 2:
         results.give_up(index, f"only {int(full.sum())} subjects have a full set of cells")
     else:
-        results.store(index, crossed_squares(values[None, full]), "expected mean squares")
+        results.store(index, crossed_squares(values[:, full]), "expected mean squares")
     results.flags[index] = join_flags("listwise", results.flags[index[0]])
 
 
 def _reml(values: Array, counts: NDArray[np.int64], index: NDArray[np.int64], results: _Results) -> None:
     replicated = bool(counts.max() > 1)
     fit = fit_crossed(values, interaction=replicated)
-    if fit.reason:
-        results.give_up(index, fit.reason)
-        return
+    for i, reason in zip(index, fit.reasons, strict=True):
+        if reason:
+            results.give_up(i, reason)
+    good = np.array([not reason for reason in fit.reasons], dtype=bool)
     n, k = counts.shape
     n_cells, n_values = int((counts > 0).sum()), int(counts.sum())
-    squares = squares_from_components(
-        fit.variances[None],
-        np.array([fit.mean]),
-        n=n,
-        k=k,
-        m=n_values / n_cells,
-        n_values=n_values,
-        n_cells=n_cells,
-    )
-    if squares.df_interaction < 1 or (replicated and squares.df_error < 1):
-        results.give_up(index, "too few values for the number of subjects and scanners")
-        return
-    results.store(index, squares, "REML components as mean squares, approximate df")
-    results.flags[index] = join_flags("unbalanced", "singular" if fit.singular else "")
+    if n_cells - n - k + 1 < 1 or (replicated and n_values <= n_cells):
+        results.give_up(index[good], "too few values for the number of subjects and scanners")
+    elif good.any():
+        squares = squares_from_components(
+            fit.variances[good],
+            fit.mean[good],
+            n=n,
+            k=k,
+            m=n_values / n_cells,
+            n_values=n_values,
+            n_cells=n_cells,
+        )
+        results.store(index[good], squares, "REML components as mean squares, approximate df")
+        results.flags[index[good]] = "unbalanced"
+        results.flags[index[good & fit.singular]] = "unbalanced, singular"
 
 
 def _table(layout: Layout, results: _Results, scale: str) -> pd.DataFrame:

@@ -76,11 +76,11 @@ def scanner_bias(
         n, k = int(layout.n_subjects[i]), int(layout.n_raters[i])
         values = layout.values[i, :n, :k]
         # One subject has no spread over subjects; its repeats are the only error there is.
-        cells = cell_means(values) if n > 1 else values[0].T
+        used = cell_means(values)[..., None] if n > 1 else values
         labels = layout.raters[i, :k].tolist()
         place = labels.index(reference) if reference in labels else None
-        fit = _additive(cells, place, reference, paired=n > 1)
-        least = np.nanmin(cells) if np.isfinite(cells).any() else math.nan
+        fit = _additive(used, place, reference)
+        least = np.nanmin(used) if np.isfinite(used).any() else math.nan
         refusal = int(refuse_relative(least, fit.base, fit.residual_sd, scale=scale))
         averaged = "replicates-averaged" if n > 1 and layout.counts[i].max() > 1 else ""
         tables.append(
@@ -108,41 +108,48 @@ class _Additive:
     reason: str
 
 
-def _additive(cells: Array, reference: int | None, asked: Any, *, paired: bool) -> _Additive:
-    """Fit (subject +) scanner by least squares and return contrasts of the scanners."""
-    k = cells.shape[1]
-    row, column = np.nonzero(np.isfinite(cells))
-    y = cells[row, column]
-    if not paired:
-        row = np.zeros_like(row)
-    n = cells.shape[0] if paired else 1
-    counts = np.isfinite(cells).sum(axis=0)
+def _additive(values: Array, reference: int | None, asked: Any) -> _Additive:
+    """Fit subject + scanner by least squares and return contrasts of the scanners.
+
+    The subjects are eliminated first, which leaves one equation per scanner.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n_subjects, k_scanners, m)
+        NaN where empty.
+    reference : int or None
+        Scanner to compare with; None is the mean of all.
+    asked : label
+        What the caller named as reference.
+    """
+    known = np.isfinite(values)
+    values, known = (x[known.any(axis=(1, 2))] for x in (values, known))
+    counts = known.sum(axis=2).astype(float)
+    n, k = counts.shape
+    per_scanner = counts.sum(axis=0).astype(np.int64)
     nan = np.full(k, math.nan)
+    centre = float(values[known].mean()) if known.any() else math.nan
     if asked is not None and reference is None:
         reason = f"the reference scanner {asked!r} is not in this group"
-        return _Additive(nan, nan, math.nan, math.nan, math.nan, counts, reason)
-    design = np.zeros((row.size, n + k))
-    design[np.arange(row.size), row] = 1.0
-    design[np.arange(row.size), n + column] = 1.0
-    inverse = np.linalg.pinv(design.T @ design)
-    centre = float(y.mean()) if y.size else math.nan
-    solution = inverse @ (design.T @ (y - centre))
-    contrast = np.zeros((k, n + k))
-    contrast[:, n:] = np.eye(k) - (1.0 / k if reference is None else np.eye(k)[reference])
-    # A contrast can be estimated where it lies in the space that the design spans.
-    estimable = np.allclose(contrast @ inverse @ (design.T @ design), contrast, atol=1e-8)
-    if k < 2 or not estimable:
+        return _Additive(nan, nan, math.nan, math.nan, math.nan, per_scanner, reason)
+    y = np.where(known, values - centre, 0.0)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    matrix = np.diag(counts.sum(axis=0)) - counts.T @ share
+    if k < 2 or np.linalg.matrix_rank(matrix) < k - 1:
         reason = "one scanner only" if k < 2 else "the scanners are not linked by common subjects"
-        return _Additive(nan, nan, math.nan, centre, math.nan, counts, reason)
-    rank = int(np.linalg.matrix_rank(design))
-    df = float(y.size - rank)
-    rss = float(np.sum((y - centre - design @ solution) ** 2))
-    sd = math.sqrt(rss / df) if df > 0 else math.nan
+        return _Additive(nan, nan, math.nan, centre, math.nan, per_scanner, reason)
+    inverse = np.linalg.pinv(matrix)
+    totals = y.sum(axis=2)
+    effect = inverse @ (totals.sum(axis=0) - share.T @ totals.sum(axis=1))
+    subject = totals.sum(axis=1) / counts.sum(axis=1) - share @ effect
+    residual = np.where(known, y - subject[:, None, None] - effect[None, :, None], 0.0)
+    df = float(counts.sum() - n - k + 1)
+    sd = math.sqrt(float((residual**2).sum()) / df) if df > 0 else math.nan
+    contrast = np.eye(k) - (1.0 / k if reference is None else np.eye(k)[reference])
     se = sd * np.sqrt(np.einsum("ij,jk,ik->i", contrast, inverse, contrast).clip(min=0.0))
-    effects = contrast @ solution
-    level = solution[:n].mean() + solution[n:].mean() + centre
-    base = float(level if reference is None else level + solution[n + reference] - solution[n:].mean())
-    return _Additive(effects, se, df, base, sd, counts, "" if df > 0 else "no residual degree of freedom")
+    base = centre + float(subject.mean() + (effect.mean() if reference is None else effect[reference]))
+    reason = "" if df > 0 else "no residual degree of freedom"
+    return _Additive(contrast @ effect, se, df, base, sd, per_scanner, reason)
 
 
 def _rows(

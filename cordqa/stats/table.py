@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cordqa.errors import ConfigError, EmptyInputError, TableError
 from cordqa.records import Notice, Severity
-from cordqa.stats.layout import Layout, as_names, group_table, to_layout
+from cordqa.stats.layout import Layout, as_names, group_table, to_layout, unit_names
 from cordqa.stats.tidy import from_measurements, join_flags, stack_tables, tidy, to_statistics
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ __all__ = [
     "to_layout",
     "to_notices",
     "to_statistics",
+    "unit_names",
 ]
 
 NanPolicy = Literal["raise", "omit"]
@@ -126,6 +127,8 @@ def as_frame(data: Any) -> pd.DataFrame:
         raise TableError("two columns have the same name", found=", ".join(repeated), todo="rename one")
     if len(frame) == 0:
         raise EmptyInputError("the table has no rows")
+    if not all(isinstance(c, str) for c in frame.columns):
+        frame = frame.rename(columns=str)
     return frame
 
 
@@ -258,9 +261,9 @@ class _Check:
         import pandas as pd
 
         column = self.frame[name]
-        if pd.api.types.is_bool_dtype(column) or pd.api.types.is_datetime64_any_dtype(column):
+        if pd.api.types.is_bool_dtype(column) or column.dtype.kind in "bmMc":
             raise TableError(f"column {name!r} does not hold numbers", found=str(column.dtype))
-        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
+        if pd.api.types.is_numeric_dtype(column):
             values = column.to_numpy(dtype=float, na_value=math.nan).copy()
             missing = np.isnan(values)
         else:
@@ -355,7 +358,7 @@ class _Check:
         mixed = np.zeros(len(clean), dtype=bool)
         position = np.arange(len(clean))
         for key, part in group_table(clean.assign(_position=position), by):
-            units = sorted({str(u) for u in part[unit].fillna("")})
+            units = sorted(set(unit_names(part[unit])))
             if len(units) > 1:
                 mixed[part["_position"].to_numpy()] = True
                 name = " for " + ", ".join(map(str, key.values())) if key else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cordqa.errors import EmptyInputError
+from cordqa.errors import EmptyInputError, TableError
 from cordqa.records import Entities, Measurement, Statistic
 
 if TYPE_CHECKING:
@@ -95,6 +95,12 @@ def tidy(
     elif not isinstance(groups, pd.DataFrame):
         groups = pd.DataFrame([dict(groups)]) if groups else pd.DataFrame(index=[0])
     shape = (len(groups), len(statistic))
+    clashing = sorted({str(c) for c in groups.columns} & {*TIDY_COLUMNS, "flags", "note"})
+    if clashing:
+        raise TableError(
+            f"the table cannot be split by {', '.join(clashing)}: the result has a column of that name",
+            todo="rename it (the unit has an option of its own)",
+        )
     cells: dict[str, NDArray[Any]] = {"statistic": _grid(np.asarray(statistic, dtype=object), shape)}
     for name, numbers in {"value": value, "low": low, "high": high, "interval_level": level}.items():
         cells[name] = _grid(np.asarray(numbers, dtype=float), shape)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cordqa import __version__
 from cordqa.errors import ConfigError, CordqaError
+from cordqa.io.files import check_folder
 from cordqa.io.folder import Reading, read_folder
 from cordqa.io.maps import ScalarMap, read_b1_map
 from cordqa.io.results import prepare_folder, write_config, write_result
@@ -48,6 +49,9 @@ from cordqa.workflow.phantom_records import AnalysedPlate
 __all__ = ["PhantomSettings", "run_phantom"]
 
 Progress = Callable[[str], None]
+#: Options beyond these are slips: kelvin, millitesla, a missing decimal point.
+_TEMPERATURES_C = (-20.0, 80.0)
+_FIELDS_T = (0.01, 25.0)
 #: First echo below the exponential by more than this: stimulated echoes matter for T2.
 _DEFICIT = 0.02
 
@@ -119,6 +123,7 @@ def run_phantom(
     definition = load_phantom(settings.phantom)
     tolerances = load_tolerances(settings.tolerances)
     _check_settings(settings, definition)
+    check_folder(folder)
     prepare_folder(out)
     tell(f"reading {folder}")
     reading = read_folder(folder, show_identity=settings.show_identity)
@@ -145,9 +150,18 @@ def _check_settings(settings: PhantomSettings, definition: PhantomDefinition) ->
         raise ConfigError(
             "no such model", where="t2-model", found=settings.t2_model, expected="exponential or epg"
         )
+    _check_range(settings.temperature_C, "temperature", *_TEMPERATURES_C, "degrees Celsius")
+    _check_range(settings.field_strength_T, "field-strength", *_FIELDS_T, "tesla")
     if settings.plate is not None:
         definition.plate(settings.plate)
     find_batch(definition, settings.serial, batch=settings.batch)
+
+
+def _check_range(value: float | None, option: str, low: float, high: float, unit: str) -> None:
+    if value is not None and not low <= value <= high:
+        raise ConfigError(
+            "is out of range", where=option, found=f"{value:g}", expected=f"{low:g} to {high:g} {unit}"
+        )
 
 
 def _analyse(series: Series, run: _Run) -> None:
@@ -177,7 +191,7 @@ def _find(series: Series, kind: Kind, run: _Run) -> list[AnalysedPlate]:
         series,
         kind,
         run.definition,
-        cached,
+        partial(_labelling_references, cached, run, series),
         settings=_fit_settings(run.settings),
         longitudinal=partial(_longitudinal, run, series, cached),
         only_plate=run.settings.plate,
@@ -236,7 +250,9 @@ def _stimulated_echoes(series: Series, found: FoundPlate) -> list[Notice]:
     ]
 
 
-def _references(run: _Run, series: Series, plate: str, quantity: str) -> tuple[ReferenceValue, ...]:
+def _references(
+    run: _Run, series: Series, plate: str, quantity: str, *, with_temperature: bool = True
+) -> tuple[ReferenceValue, ...]:
     entities, settings = series.images.entities, run.settings
     field_T = entities.field_strength_T if settings.field_strength_T is None else settings.field_strength_T
     if not np.isfinite(field_T) and quantity != "PD":
@@ -250,10 +266,27 @@ def _references(run: _Run, series: Series, plate: str, quantity: str) -> tuple[R
         plate,
         quantity,
         field_strength_T=field_T,
-        temperature_C=_temperature(series, run),
+        temperature_C=_temperature(series, run) if with_temperature else None,
         serial=settings.serial if settings.serial is not None else _serial_hint(run),
         batch=settings.batch,
     )
+
+
+def _labelling_references(
+    cached: Callable[[str, str], tuple[ReferenceValue, ...]],
+    run: _Run,
+    series: Series,
+    plate: str,
+    quantity: str,
+) -> tuple[ReferenceValue, ...]:
+    """References that tell spheres apart: also where the certificate does not reach the temperature.
+
+    Which sphere is which does not depend on the temperature; only a judgement does.
+    """
+    values = cached(plate, quantity)
+    if any(math.isfinite(value.value) for value in values):
+        return values
+    return _references(run, series, plate, quantity, with_temperature=False)
 
 
 def _serial_hint(run: _Run) -> str | None:

@@ -152,6 +152,17 @@ def test_temperature_and_serial_change_the_reference_not_the_value(one_series: P
     assert cold.measurements[0].reference < warm.measurements[0].reference
 
 
+def test_temperature_beyond_the_certificate_is_measured_but_not_judged(
+    one_series: Path, tmp_path: Path
+) -> None:
+    settings = PhantomSettings(serial="130-0150", temperature_C=45.0)
+    result = run_phantom(one_series, tmp_path / "out", settings=settings)
+    assert len(result.measurements) == 14
+    assert all(math.isnan(m.reference) for m in result.measurements)
+    assert result.status is Status.NOT_EVALUATED
+    assert any(n.code == "reference.missing" for n in result.notices)
+
+
 def test_missing_temperature_and_serial_are_said(one_series: Path, tmp_path: Path) -> None:
     result = run_phantom(one_series, tmp_path / "out")
     codes = {n.code for n in result.notices}
@@ -182,6 +193,9 @@ def test_wrong_plate_is_refused(one_series: Path, tmp_path: Path) -> None:
         (PhantomSettings(phantom="caliber-sistem"), "did you mean"),
         (PhantomSettings(t2_model="cubic"), "exponential or epg"),
         (PhantomSettings(batch="7"), "no batch"),
+        (PhantomSettings(temperature_C=293.0), "out of range"),
+        (PhantomSettings(temperature_C=math.nan), "out of range"),
+        (PhantomSettings(field_strength_T=0.0), "out of range"),
     ],
 )
 def test_impossible_options_are_refused_before_anything_is_read(
