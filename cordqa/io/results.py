@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import math
-import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cordqa.errors import OutputError, UnreadableFileError
+from cordqa.io.atomic import appear_complete
 from cordqa.quantities import QUANTITIES
 from cordqa.records import Entities, Measurement, Result, Statistic, Verdict, as_plain
 
@@ -77,26 +77,8 @@ def write_text(path: Path, text: str) -> None:
     OutputError
         If the folder cannot be written or the disk is full; nothing is left behind.
     """
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-        # mkstemp makes files private; results follow the user's own umask instead.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(path),
-            todo="give an output folder that you may write to, on a disk with space left",
-        ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    with appear_complete(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
 
 
 def prepare_folder(path: Path) -> None:

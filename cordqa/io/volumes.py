@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cordqa.errors import OutputError, TooLargeError, UnreadableFileError
+from cordqa.errors import TooLargeError, UnreadableFileError
+from cordqa.io.atomic import appear_complete
 from cordqa.records import Volume
 
 __all__ = ["MAX_VOXELS", "read_volume", "write_volume"]
@@ -75,23 +74,6 @@ def write_volume(volume: Volume, path: Path) -> None:
     elif data.dtype == np.float64:
         data = data.astype(np.float32)
     suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=suffix)
-        os.close(handle)
-        image: Any = nib.Nifti1Image  # untyped
+    with appear_complete(path, suffix=suffix) as temporary:
+        image: Any = nib.Nifti1Image  # nibabel leaves it untyped
         nib.save(image(data, volume.affine), temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be written: {error.strerror or error}",
-            where=str(path),
-            todo="give an output folder that you may write to, on a disk with space left",
-        ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
