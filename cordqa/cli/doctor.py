@@ -11,7 +11,7 @@ from cordqa import __version__
 
 __all__ = ["doctor"]
 
-_DECODERS = {"libjpeg": "pylibjpeg-libjpeg", "openjpeg": "pylibjpeg-openjpeg", "rle": "pylibjpeg-rle"}
+_DECODERS = {"libjpeg": "pylibjpeg-libjpeg", "openjpeg": "pylibjpeg-openjpeg"}
 
 
 def doctor() -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "Group",
     "between_scanners",
     "concordance_over_spheres",
+    "field_words",
     "group_measurements",
     "linearity",
     "usable",
@@ -50,22 +51,49 @@ _FIELD_STEP_T = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Measurements of one quantity and plate at one nominal field strength."""
+    """Measurements of one quantity and plate by one kind of sequence at one nominal field strength.
+
+    ``kind`` is empty where only one kind of sequence measured the quantity.
+    """
 
     quantity: str
     level: str
     field_T: float
     rows: tuple[Measurement, ...]
+    kind: str = ""
 
     @property
     def label(self) -> str:
         """Group in words."""
         field = f" at {self.field_T:g} T" if math.isfinite(self.field_T) else ""
-        return f"{self.quantity}, {self.level}{field}"
+        return f"{self.quantity}, {self.level}{field}{f', {self.kind}' if self.kind else ''}"
+
+    def named(self, scanner: str) -> str:
+        """Name a scanner so that groups of several kinds of sequence stay apart."""
+        return f"{scanner}, {self.kind}" if self.kind and self.kind not in scanner else scanner
 
     def by_scanner(self) -> dict[str, tuple[Measurement, ...]]:
         """Return the rows of each scanner, in order of first appearance."""
         return _grouped(self.rows, lambda row: row.entities.scanner)
+
+    def by_protocol(self) -> dict[str, tuple[Measurement, ...]]:
+        """Return the rows of each scanner and protocol: only these are repeats of each other.
+
+        The key is the scanner, with the protocol where a scanner ran more than one.
+        """
+        several = {
+            scanner
+            for scanner, rows in self.by_scanner().items()
+            if len({row.entities.acquisition for row in rows}) > 1
+        }
+        return _grouped(
+            self.rows,
+            lambda row: (
+                f"{row.entities.scanner}, {row.entities.acquisition}"
+                if row.entities.scanner in several
+                else row.entities.scanner
+            ),
+        )
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -79,9 +107,14 @@ def usable(row: Measurement) -> bool:
 
 
 def group_measurements(rows: Iterable[Measurement]) -> tuple[Group, ...]:
-    """Group rows by quantity, plate and nominal field strength."""
+    """Group rows by quantity, plate, nominal field strength and kind of sequence."""
     groups = _grouped(rows, lambda row: (row.quantity, row.level, _nominal(row.entities.field_strength_T)))
-    return tuple(Group(*key, members) for key, members in groups.items())
+    out: list[Group] = []
+    for key, members in groups.items():
+        kinds = _grouped(members, lambda row: row.entities.acquisition.partition(",")[0])
+        names = [kind if len(kinds) > 1 else "" for kind in kinds]
+        out.extend(Group(*key, rows, name) for name, rows in zip(names, kinds.values(), strict=True))
+    return tuple(out)
 
 
 def linearity(group: Group) -> tuple[Statistic, ...]:
@@ -91,7 +124,7 @@ def linearity(group: Group) -> tuple[Statistic, ...]:
     free of error.  Intervals treat points as independent, which repeats of one sphere are not.
     """
     out: list[Statistic] = []
-    for scanner, rows in group.by_scanner().items():
+    for scanner, rows in group.by_protocol().items():
         points = [row for row in rows if _has_reference(row)]
         spheres = len({row.region for row in points})
         if spheres < _MINIMUM_POINTS:
@@ -115,7 +148,7 @@ def linearity(group: Group) -> tuple[Statistic, ...]:
                     unit=unit,
                     quantity=group.quantity,
                     region=group.level,
-                    group=scanner,
+                    group=group.named(scanner),
                     estimator="Lin's concordance" if name == "CCC" else "ordinary least squares",
                     interval_method="" if name == "R2" else "Fisher's z" if name == "CCC" else "Student's t",
                     n={"spheres": spheres, "values": len(points)},
@@ -130,13 +163,21 @@ def linearity(group: Group) -> tuple[Statistic, ...]:
 def within_scanners(group: Group) -> tuple[Statistic, ...]:
     """Return SD over repeats / mean of every sphere on every scanner, in per cent (ddof = 1)."""
     out: list[Statistic] = []
-    for scanner, rows in group.by_scanner().items():
+    for scanner, rows in group.by_protocol().items():
         for region, repeats in _grouped(rows, lambda row: row.region).items():
             values = _values(repeats)
             if values.size > 1:
                 name = f"{group.level} {region}"
                 out.append(
-                    _cv(WITHIN, values, group, name, scanner, "SD over repeats", {"repeats": values.size})
+                    _cv(
+                        WITHIN,
+                        values,
+                        group,
+                        name,
+                        group.named(scanner),
+                        "SD over repeats",
+                        {"repeats": values.size},
+                    )
                 )
     return tuple(out)
 
@@ -182,7 +223,7 @@ def concordance_over_spheres(group: Group) -> tuple[Statistic, ...]:
             unit="1",
             quantity=group.quantity,
             region=group.level,
-            group=_field_words(group),
+            group=field_words(group),
             estimator="two-way random, absolute agreement, single scanner; logarithms of scanner means",
             interval_method="McGraw-Wong",
             n={"spheres": int(complete.sum()), "scanners": len(scanners)},
@@ -213,7 +254,7 @@ def _cv(
         unit="%",
         quantity=group.quantity,
         region=region,
-        group=scanner or _field_words(group),
+        group=scanner or field_words(group),
         estimator=f"{estimator} over mean, ddof 1",
         interval_method="chi-squared",
         n=n,
@@ -238,8 +279,9 @@ def _nominal(field_T: float) -> float:
     return round(field_T / _FIELD_STEP_T) * _FIELD_STEP_T if math.isfinite(field_T) else math.nan
 
 
-def _field_words(group: Group) -> str:
-    return f"{group.field_T:g} T" if math.isfinite(group.field_T) else ""
+def field_words(group: Group) -> str:
+    """Name what statistics over all scanners of a group belong to: the field strength."""
+    return group.named(f"{group.field_T:g} T") if math.isfinite(group.field_T) else group.kind
 
 
 def _grouped(

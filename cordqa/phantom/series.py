@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cordqa.records import ImageSet, Notice, Part, Severity
 
-__all__ = ["MODELS", "Kind", "Series", "find_kind", "join_parts"]
+__all__ = ["LONGEST_STEADY_STATE_S", "MODELS", "Kind", "Series", "find_kind", "join_parts"]
 
 
 class Kind(StrEnum):
@@ -38,6 +38,8 @@ QUANTITY: dict[Kind, str] = {
     Kind.PROTON_DENSITY: "PD",
 }
 
+#: Flip angles at longer repetition times belong to a map of the transmit field, not of T1.
+LONGEST_STEADY_STATE_S = 0.2
 #: Fewer different weightings than this do not determine the model.
 MINIMUM_IMAGES = {
     Kind.INVERSION_RECOVERY: 3,
@@ -70,7 +72,8 @@ def find_kind(images: ImageSet) -> Kind | None:
     """Tell by which model an image set can be fitted; ``None`` where by none.
 
     Several inversion times make an inversion recovery, several flip angles (with one echo time)
-    a variable-flip-angle set, several echo times a spin-echo decay.  Gradient echoes with several
+    a variable-flip-angle set, several echo times a spin-echo decay.  Flip angles of spin echoes, or at repetition times above 0.2 s,
+    map the transmit field and are left alone.  Gradient echoes with several
     echo times give T2*, for which the phantoms have no reference value.
     """
     if images.varies("inversion_time_s"):
@@ -78,7 +81,12 @@ def find_kind(images: ImageSet) -> Kind | None:
     if images.varies("echo_time_s"):
         gradient = any(a.sequence == "gradient echo" for a in images.acquisitions)
         return None if gradient else Kind.MULTI_ECHO
-    return Kind.VARIABLE_FLIP_ANGLE if images.varies("flip_angle_deg") else None
+    if not images.varies("flip_angle_deg"):
+        return None
+    repetition = images.values("repetition_time_s")
+    slow = np.isfinite(repetition).all() and bool((repetition > LONGEST_STEADY_STATE_S).all())
+    spin = any(a.sequence in ("spin echo", "inversion recovery") for a in images.acquisitions)
+    return None if slow or spin else Kind.VARIABLE_FLIP_ANGLE
 
 
 def join_parts(sets: Sequence[ImageSet]) -> tuple[Series, ...]:

@@ -30,7 +30,7 @@ from cordqa.stats.agreement_core import (
     replicated_limits,
     z_of_coverage,
 )
-from cordqa.stats.linearity_core import correlation_interval
+from cordqa.stats.concordance import concordance
 from cordqa.stats.pairs import Columns, Pair, make_pairs
 from cordqa.stats.quantiles import t_two_sided_p
 from cordqa.stats.scale import RELATIVE_REFUSALS, Scale, check_scale, refuse_relative
@@ -132,7 +132,7 @@ def bland_altman(
     TableError
         For what the policies do not allow.
     ConfigError
-        If percent or log is asked for where it means nothing.
+        If options do not go together.
     """
     check_level(level)
     check_scale(scale)
@@ -142,9 +142,18 @@ def bland_altman(
             "limits from replicates need raw differences",
             todo="take logarithms of the values first, or choose replicates='mean'",
         )
+    check_choice(true_value, ("constant", "varying"), name="true_value")
+    varying = true_value == "varying" and replicates == "components"
+    if varying and replicate is None:
+        raise ConfigError(
+            "a truth that varies needs to know which replicates belong together",
+            todo="name the column that numbers them as replicate",
+        )
     z = z_of_coverage(coverage)
     columns = Columns(value, subject, method, replicate, by, unit)
-    pairs, lonely = make_pairs(data, columns, methods=methods, nan_policy=nan_policy, replicates=replicates)
+    pairs, lonely = make_pairs(
+        data, columns, methods=methods, nan_policy=nan_policy, replicates=replicates, align=varying
+    )
     tables = [] if lonely is None else [lonely]
     for pair in pairs:
         refusal = _relative_refusal(pair, scale) if differences != "raw" else np.zeros(len(pair.groups), int)
@@ -340,63 +349,6 @@ def _places(mean: Array, at: Sequence[float] | None) -> list[Array]:
     some = np.isfinite(mean).any(axis=1, keepdims=True)
     whole = np.where(some, mean, 0.0)
     return [np.nanquantile(whole, q, axis=1) for q in (0.0, 0.5, 1.0)]
-
-
-# -------------------------------------------------------------------------------- concordance
-
-
-def concordance(
-    data: Any,
-    *,
-    value: str = "value",
-    subject: str | Sequence[str] = "subject",
-    method: str = "method",
-    methods: Sequence[Any] | None = None,
-    replicate: str | None = None,
-    by: str | Sequence[str] | None = None,
-    unit: str | None = None,
-    level: float = 0.95,
-    replicates: Literal["raise", "mean"] = "raise",
-    nan_policy: Literal["raise", "omit"] = "raise",
-) -> pd.DataFrame:
-    """Return Lin's concordance of every two methods, with Pearson's r and the bias correction.
-
-    Parameters and policies are those of :func:`bland_altman`.
-
-    Returns
-    -------
-    DataFrame
-        Rows ``ccc`` (Fisher-z interval), ``r`` and ``bias_correction`` (1: no shift, no
-        difference in scale).
-    """
-    check_level(level)
-    check_choice(replicates, ("raise", "mean"), name="replicates")
-    columns = Columns(value, subject, method, replicate, by, unit)
-    pairs, lonely = make_pairs(data, columns, methods=methods, nan_policy=nan_policy, replicates=replicates)
-    tables = [] if lonely is None else [lonely.assign(statistic="ccc")]
-    for pair in pairs:
-        found = ccc_arrays(*pair.means, level=level)
-        r_low, r_high = correlation_interval(found.r, found.n, level=level)
-        nan = np.full_like(found.value, math.nan)
-        flags = np.where(
-            np.isnan(found.value), "no-variation", np.where(pair.replicated, "replicates-averaged", "")
-        )
-        tables.append(
-            tidy(
-                pair.groups,
-                statistic=("ccc", "r", "bias_correction"),
-                value=np.stack([found.value, found.r, found.bias_correction], axis=1),
-                low=np.stack([found.low, r_low, nan], axis=1),
-                high=np.stack([found.high, r_high, nan], axis=1),
-                level=level,
-                unit="1",
-                estimator=("Lin 1989, variances divided by n", "Pearson", "ccc / r"),
-                interval_method=("Fisher z", "Fisher z", ""),
-                n=pair.counts,
-                flags=flags[:, None],
-            )
-        )
-    return stack_tables([*tables[1:], tables[0]] if lonely is not None else tables)
 
 
 # ------------------------------------------------------------------------- percent differences

@@ -317,7 +317,8 @@ def spine_generic_tests(
             )
         f, df1, df2, p = _anova(list(vendors.values()))
         tables.append(_test_row({**key, vendor: "", "second": ""}, "anova_vendors", f, df1, df2, p, level))
-        if len(vendors) > 1 and min(v.size for v in vendors.values()) > 1:
+        varied = sum(float(((v - v.mean()) ** 2).sum()) for v in vendors.values()) > 0
+        if varied and len(vendors) > 1 and min(v.size for v in vendors.values()) > 1:
             tukey = stats.tukey_hsd(*vendors.values())
             bounds = tukey.confidence_interval(confidence_level=level)
             names = list(vendors)

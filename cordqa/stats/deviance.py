@@ -165,8 +165,9 @@ def evaluate(
     slope : ndarray, shape (b,)
         With respect to ``log_sigma``; zero where that is profiled.
     """
-    design = prepared.design
-    chunk = _chunk_size(design)
+    if theta.shape[0] == 0:
+        return np.empty(0), np.empty(theta.shape), np.empty(0)
+    chunk = _chunk_size(prepared.design)
     parts = []
     for first in range(0, theta.shape[0], chunk):
         piece = slice(first, first + chunk)

@@ -28,6 +28,7 @@ _HALVINGS = 25
 #: Share of the promised fall that a step must keep.  Demanding: a function that is even in a
 #: parameter (a standard deviation) would else be crossed from side to side without getting lower.
 _SUFFICIENT = 0.1
+_PUSH = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,13 @@ def minimise_batch(
         if rows.size == 0:
             break
         hessian = _difference_hessian(function, point[rows], gradient[rows], mask[rows], rows)
-        step = _descent_step(hessian, np.where(mask[rows], gradient[rows], 0.0), point[rows])
+        step, saddle = _descent_step(hessian, np.where(mask[rows], gradient[rows], 0.0), point[rows])
         decrement = -np.sum(step * gradient[rows], axis=1)
         moved = _halve_until_lower(function, point, value, gradient, step, rows)
         finished = decrement < tolerance
+        flat = np.flatnonzero(finished & np.any(saddle != 0.0, axis=1))
+        if flat.size:
+            finished[flat] = ~_leave_saddle(function, point, value, gradient, saddle[flat], rows[flat])
         converged[rows] = finished
         # A step that cannot lower the function although it promised little is the rounding floor.
         stuck = ~moved & ~finished
@@ -126,15 +130,45 @@ def _difference_hessian(
     return np.asarray(hessian)
 
 
-def _descent_step(hessian: FloatArray, gradient: FloatArray, point: FloatArray) -> FloatArray:
-    """Newton step with a positive Hessian, shortened where it would leave the neighbourhood."""
+def _descent_step(
+    hessian: FloatArray, gradient: FloatArray, point: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Newton step with a positive Hessian, and the direction of downward curvature (zero if none).
+
+    The step is shortened where it would leave the neighbourhood.
+    """
     eigenvalues, vectors = np.linalg.eigh(hessian)
-    floor = 1e-10 * np.max(np.abs(eigenvalues), axis=1, keepdims=True) + 1e-12
-    positive = np.maximum(np.abs(eigenvalues), floor)
+    largest = np.max(np.abs(eigenvalues), axis=1, keepdims=True)
+    positive = np.maximum(np.abs(eigenvalues), 1e-10 * largest + 1e-12)
     along = np.einsum("bij,bi->bj", vectors, gradient) / positive
     step = -np.einsum("bij,bj->bi", vectors, along)
     reach = np.max(np.abs(step) / (np.abs(point) + 1.0), axis=1, keepdims=True)
-    return np.asarray(step / np.maximum(reach, 1.0))
+    downward = eigenvalues[:, :1] < -1e-5 * largest
+    return step / np.maximum(reach, 1.0), np.where(downward, vectors[:, :, 0], 0.0)
+
+
+def _leave_saddle(
+    function: BatchFunction,
+    point: FloatArray,
+    value: FloatArray,
+    gradient: FloatArray,
+    direction: FloatArray,
+    rows: IntArray,
+) -> BoolArray:
+    """Push problems that stopped on a saddle off it; say which got lower.  Arrays change in place."""
+    lower = np.zeros(rows.size, dtype=bool)
+    for length in (_PUSH, -_PUSH):
+        here = np.flatnonzero(~lower)
+        if here.size == 0:
+            break
+        trial = point[rows[here]] + length * direction[here]
+        trial_value, trial_gradient = function(trial, rows[here])
+        fell = trial_value < value[rows[here]] - 1e-9
+        accepted = rows[here[fell]]
+        point[accepted], value[accepted] = trial[fell], trial_value[fell]
+        gradient[accepted] = trial_gradient[fell]
+        lower[here[fell]] = True
+    return lower
 
 
 def _halve_until_lower(

@@ -147,9 +147,8 @@ def reproducibility(
     results = _Results(len(layout), level, scanners)
     for index, values in layout.batches():
         _complete(layout, index, values, results)
-    rest = [
-        (int(i), occupied(layout.dense(i))) for i in np.flatnonzero(~layout.balanced | (layout.n_values == 0))
-    ]
+    left = np.flatnonzero(~layout.balanced | (layout.n_values == 0)).tolist()
+    rest = [(i, occupied(layout.dense(i))) for i in left]
     for index, values in same_pattern(rest):
         _incomplete(layout, index, values, results, nan_policy)
     return _table(layout, results, scale)

@@ -51,6 +51,8 @@ NanPolicy = Literal["raise", "omit"]
 
 _DECIMAL_COMMA = re.compile(r"^\s*[-+]?\d{1,3}(\.\d{3})*,\d+\s*$|^\s*[-+]?\d+,\d+\s*$")
 _MISSING_TEXT = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "."})
+#: No measurement is larger, and squares of variances of such numbers still fit.
+_LARGEST = 1e60
 _SHOWN = 3  # examples named in one sentence
 
 
@@ -268,9 +270,13 @@ class _Check:
             missing = np.isnan(values)
         else:
             values, missing = self._parse(column, name)
-        infinite = np.isinf(values)
+        infinite = np.abs(values) > _LARGEST
         self.note(
-            "infinite", name, where=infinite, what="cell with infinity", todo="correct or empty these cells"
+            "infinite",
+            name,
+            where=infinite,
+            what=f"cell with infinity or a number beyond {_LARGEST:g}",
+            todo="correct or empty these cells",
         )
         self.note(
             "missing-value",

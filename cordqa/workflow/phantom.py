@@ -344,6 +344,8 @@ def _why_not(series: Series) -> str:
     images = series.images
     if images.varies("echo_time_s"):
         return "gradient echoes give T2*, for which the phantom has no reference values"
+    if images.varies("flip_angle_deg"):
+        return "flip angles of spin echoes or at a long repetition time map the transmit field, not T1"
     count = len(images.acquisitions)
     return (
         f"{count} image{'s' if count != 1 else ''} of one contrast: neither inversion time, echo time nor "

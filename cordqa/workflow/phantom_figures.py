@@ -197,7 +197,7 @@ def _tolerance_band(group: Group, judgement: Judgement) -> list[tuple[float, flo
 
 def _identity(group: Group, judgement: Judgement) -> Figure:
     series = []
-    for scanner, rows in group.by_scanner().items():
+    for scanner, rows in group.by_protocol().items():
         points = _with_reference(rows)
         if points:
             series.append(
@@ -299,7 +299,7 @@ def _repeat_figures(judgement: Judgement) -> list[Figure]:
                 "wide, and that is what few scanners tell.",
             )
         )
-    several = [group for group in judgement.groups if len(group.by_scanner()) > 1]
+    several = [group for group in judgement.groups if len(group.by_protocol()) > 1]
     out.extend(_errors_by_scanner(group) for group in several if _with_reference(group.rows))
     return out
 
@@ -324,7 +324,7 @@ def _panels(statistics: Sequence[Statistic], name: str) -> Mapping[str, list[fig
 def _errors_by_scanner(group: Group) -> Figure:
     """Percent errors of all spheres, a column per scanner."""
     columns = []
-    for scanner, rows in group.by_scanner().items():
+    for scanner, rows in group.by_protocol().items():
         points = _with_reference(rows)
         errors = np.array([sphere_error(row).value for row in points])
         columns.append(

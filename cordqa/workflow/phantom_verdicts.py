@@ -25,6 +25,7 @@ from cordqa.phantom.repeats import (
     Group,
     between_scanners,
     concordance_over_spheres,
+    field_words,
     group_measurements,
     linearity,
     usable,
@@ -62,13 +63,13 @@ def judge(
         parts.append(whole)
         verdicts.extend([*own, whole])
     groups = group_measurements(row for plate in plates for row in plate.rows)
-    statistics = tuple(_statistics(groups))
-    repeats = [verdict for group in groups for verdict in _repeat_verdicts(group, statistics, tolerances)]
+    by_group = [(group, tuple(_statistics(group))) for group in groups]
+    repeats = [v for group, own in by_group for v in _repeat_verdicts(group, own, tolerances)]
     overall = judge_overall([*parts, *repeats])
     return Judgement(
         overall=overall,
         verdicts=(overall, *verdicts, *repeats),
-        statistics=statistics,
+        statistics=tuple(statistic for _, own in by_group for statistic in own),
         notices=tuple(notice for plate in plates for notice in _batch_doubt(plate, definition)),
         groups=groups,
         rates=rates,
@@ -102,27 +103,24 @@ def _rate_verdicts(plate: AnalysedPlate, rate: RateLinearity | None, tolerances:
     ]
 
 
-def _statistics(groups: Iterable[Group]) -> Iterable[Statistic]:
-    for group in groups:
-        yield from linearity(group)
-        yield from within_scanners(group)
-        yield from between_scanners(group)
-        yield from concordance_over_spheres(group)
+def _statistics(group: Group) -> Iterable[Statistic]:
+    yield from linearity(group)
+    yield from within_scanners(group)
+    yield from between_scanners(group)
+    yield from concordance_over_spheres(group)
 
 
 def _repeat_verdicts(group: Group, statistics: Sequence[Statistic], tolerances: Tolerances) -> list[Verdict]:
     """Judge linearity per scanner, and the worst sphere within and between scanners."""
-    mine = [s for s in statistics if s.quantity == group.quantity and s.region.startswith(group.level)]
     verdicts: list[Verdict] = []
-    scanners = group.by_scanner()
-    for scanner, rows in scanners.items():
-        line = {s.name: s for s in mine if s.group == scanner and s.name in LINEARITY_NAMES}
+    for scanner, rows in group.by_protocol().items():
+        name = group.named(scanner)
+        line = {s.name: s for s in statistics if s.group == name and s.name in LINEARITY_NAMES}
         if len(line) == len(LINEARITY_NAMES) and group.quantity in _RATE_QUANTITIES:
             references = [row.reference for row in rows if usable(row) and math.isfinite(row.reference)]
             verdicts.extend(_line_verdicts(group, scanner, line, max(references), tolerances))
-        verdicts.extend(_worst(mine, WITHIN, scanner, group, tolerances))
-    field = f"{group.field_T:g} T" if math.isfinite(group.field_T) else ""
-    verdicts.extend(_worst(mine, BETWEEN, field, group, tolerances))
+        verdicts.extend(_worst(statistics, WITHIN, name, group, tolerances, _entities(group, scanner)))
+    verdicts.extend(_worst(statistics, BETWEEN, field_words(group), group, tolerances, None))
     return verdicts
 
 
@@ -144,7 +142,12 @@ def _line_verdicts(
 
 
 def _worst(
-    statistics: Sequence[Statistic], name: str, where: str, group: Group, tolerances: Tolerances
+    statistics: Sequence[Statistic],
+    name: str,
+    where: str,
+    group: Group,
+    tolerances: Tolerances,
+    entities: Entities | None,
 ) -> list[Verdict]:
     """Judge the sphere with the largest CV; that the others are smaller needs no line each."""
     cvs = [s for s in statistics if s.name == name and s.group == where and math.isfinite(s.value)]
@@ -164,15 +167,15 @@ def _worst(
             scope="repeats",
             reason=f"largest of {len(cvs)} spheres, in {sphere} ({counts}; 95 % interval {worst.low:.2g} to "
             f"{worst.high:.2g} %)",
-            entities=_entities(group, where) if name == WITHIN else None,
+            entities=entities,
         )
     ]
 
 
 def _entities(group: Group, scanner: str) -> Entities:
-    first = group.by_scanner()[scanner][0].entities
+    first = group.by_protocol()[scanner][0].entities
     return Entities(
-        scanner=scanner, vendor=first.vendor, model=first.model, field_strength_T=first.field_strength_T
+        scanner=first.scanner, vendor=first.vendor, model=first.model, field_strength_T=first.field_strength_T
     )
 
 

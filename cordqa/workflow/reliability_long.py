@@ -21,6 +21,7 @@ from cordqa.workflow.reliability_roles import Roles, assign_roles, find_column
 from cordqa.workflow.reliability_settings import ReliabilitySettings
 from cordqa.workflow.reliability_table import (
     KEYS,
+    MIXED,
     LongTable,
     Mask,
     Scope,
@@ -188,6 +189,9 @@ class _Build:
             found[name] = found[name] if name in found else self.covariate(column, rows)
         flags = [c for c in self.table.columns if c.casefold() == "flags"]
         found["flags"] = self.labels(flags[0])[rows] if flags else _filled(count, "")
+        for name in MIXED:
+            if name in self.table.columns:
+                found[name] = self.labels(name)[rows]
         found["line"] = np.array(self.table.lines)[rows]
         found["copy"] = self.copies(rows)[rows]
         return found

@@ -17,7 +17,7 @@ from cordqa.workflow.reliability_roles import Roles
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["KEYS", "LongTable", "Mask", "Scope", "Text", "natural_key", "plural", "shown_lines"]
+__all__ = ["KEYS", "MIXED", "LongTable", "Mask", "Scope", "Text", "natural_key", "plural", "shown_lines"]
 
 Text = NDArray[np.object_]
 Mask = NDArray[np.bool_]
@@ -36,6 +36,8 @@ KEYS = (
     "group",
     "sex",
 )
+#: Columns that may tell different ways of measuring apart; the table has them where the file does.
+MIXED = ("engine", "method", "acquisition")
 _SHOWN = 3
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cordqa.quantities import find_quantity
 from cordqa.records import Severity
 from cordqa.workflow.reliability_table import LongTable, Mask, Scope, plural, shown_lines
 
@@ -81,7 +82,7 @@ def unify_units(long: LongTable) -> None:
         counts = Counter(written[mine].tolist())
         stated = {unit: count for unit, count in counts.items() if unit}
         target = _plain(scope.unit) or max(stated, key=lambda unit: stated[unit], default="")
-        long.scopes[name] = replace(scope, unit=target)
+        long.scopes[name] = _in_unit(scope, target)
         if not stated:
             _say_assumed(long, scope, target)
             continue
@@ -94,6 +95,14 @@ def unify_units(long: LongTable) -> None:
     long.frame["unit"] = np.array([long.scopes[name].unit for name in quantity], dtype=object)
     for name, scope in long.scopes.items():
         _suspect_mixed(long, name, scope)
+
+
+def _in_unit(scope: Scope, target: str) -> Scope:
+    """State the unit of a quantity; the plausible range is known in the registered unit only."""
+    known = find_quantity(scope.quantity)
+    if known is None or _plain(known.unit) == target:
+        return replace(scope, unit=target)
+    return replace(scope, unit=target, low=-math.inf, high=math.inf)
 
 
 def _say_assumed(long: LongTable, scope: Scope, target: str) -> None:

@@ -17,7 +17,7 @@ from cordqa.stats.proportions import check_granularity, proportion_interval
 from cordqa.stats.reml import fit_reml
 from cordqa.stats.roc import auc_interval, roc_areas
 
-QUICK = settings(max_examples=3000, deadline=None)
+QUICK = settings(max_examples=4000, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 
 

@@ -31,6 +31,8 @@ def make(
         ({"inversion_time_s": [0.05, 0.1, 0.2]}, Kind.INVERSION_RECOVERY),
         ({"echo_time_s": [0.01, 0.02]}, Kind.MULTI_ECHO),
         ({"flip_angle_deg": [3.0, 15.0]}, Kind.VARIABLE_FLIP_ANGLE),
+        ({"flip_angle_deg": [3.0, 15.0], "repetition_time_s": [0.015, 0.015]}, Kind.VARIABLE_FLIP_ANGLE),
+        ({"flip_angle_deg": [60.0, 120.0], "repetition_time_s": [5.0, 5.0]}, None),
         ({"inversion_time_s": [0.05, 0.05]}, None),
         ({"inversion_time_s": [float("nan")] * 3}, None),
     ],

@@ -134,6 +134,25 @@ def test_varying_truth_takes_pairs():
     assert np.sqrt(np.mean(found.sd**2)) == pytest.approx(np.sqrt(1.0 + 2.0), rel=0.03)
 
 
+def test_varying_truth_pairs_replicates_by_their_number():
+    rng = np.random.default_rng(8)
+    rows = []
+    for subject in range(30):
+        for run in range(4):
+            truth = rng.normal(0, 20)
+            rows += [
+                {"subject": subject, "run": run, "method": m, "value": 100 + truth + rng.normal()}
+                for m in ("a", "b")
+                if rng.random() < 0.8
+            ]
+    table = pd.DataFrame(rows)
+    options = {"replicates": "components", "true_value": "varying", "nan_policy": "omit"}
+    found = values(bland_altman(table, replicate="run", **options))
+    assert found["sd_difference"] == pytest.approx(np.sqrt(2), rel=0.25)  # 28 if paired by position
+    with pytest.raises(ConfigError, match="name the column"):
+        bland_altman(table, **options)
+
+
 def test_regression_limits_recover_lines():
     rng = np.random.default_rng(4)
     mean = rng.uniform(10, 100, 20_000)

@@ -214,6 +214,18 @@ def test_reml_uses_every_value_and_is_nearer_the_full_table_than_listwise():
     assert reml < 0.5 * listwise
 
 
+def test_reml_of_many_regions_at_once_is_that_of_each():
+    rng = np.random.default_rng(16)
+    table = pd.concat([long(draw(rng, (8, 4)), region=i) for i in range(4)], ignore_index=True)
+    table = table.drop(index=[0, 32, 64, 70, 99])
+    together = icc(table, by="region", nan_policy="reml")
+    for region, part in together.groupby("region"):
+        alone = icc(table[table["region"] == region], nan_policy="reml")
+        for name in ("value", "low", "high", "df2"):
+            np.testing.assert_allclose(part[name], alone[name], rtol=1e-4)
+        assert part["n_missing"].tolist() == alone["n_missing"].tolist()
+
+
 def test_reml_says_when_scanners_are_not_linked():
     nested = pd.DataFrame({"subject": [1, 2, 3, 4], "scanner": list("ABCD"), "value": [1.0, 2.0, 4.0, 3.0]})
     found = icc(nested, nan_policy="reml")

@@ -419,14 +419,45 @@ def test_boundary_test_keeps_its_size():
 def test_even_functions_are_not_crossed_from_side_to_side():
     # Found by random search: the best variance of the subjects is zero, and a long first step
     # would land on the mirror image of the start.
-    values = np.array(
-        [-0.81, -0.03, 0.88, -0.58, -0.11, 0.11, 0.06, -1.23, 0.08, 1.36, -1.55, 0.86, 0.12, -0.64]
-        + [2.00, 0.76, -1.20, 0.07, 0.58, -0.19, 0.68, -0.07, 0.67, 1.44, -0.68, 0.20, -0.46, 0.13]
-    )
+    first = [-0.81, -0.03, 0.88, -0.58, -0.11, 0.11, 0.06, -1.23, 0.08, 1.36, -1.55, 0.86, 0.12, -0.64]
+    second = [2.00, 0.76, -1.20, 0.07, 0.58, -0.19, 0.68, -0.07, 0.67, 1.44, -0.68, 0.20, -0.46, 0.13]
+    values = np.array([*first, *second])
     subject, scanner = np.tile(np.repeat(np.arange(7), 2), 2), np.tile([0, 1], 14)
     fit = fit_reml(values, make_design({"subject": subject, "scanner": scanner}))
     assert fit.converged[0]
     assert fit.variances[0, :2] == pytest.approx([0.0, 0.0], abs=1e-9)
+
+
+def test_a_saddle_at_zero_is_left():
+    # Found by random search: in one order of the rows the search landed on exactly zero, where the
+    # gradient of a standard deviation vanishes although a positive one is better.
+    values = np.array(
+        [
+            -10.627,
+            -8.668,
+            -7.934,
+            -6.909,
+            -1.213,
+            -10.736,
+            -11.528,
+            -10.917,
+            -8.501,
+            -7.654,
+            -7.461,
+            -7.520,
+            -0.105,
+            0.192,
+        ]
+    )
+    subject = np.array([0, 1, 1, 1, 2, 0, 0, 0, 1, 1, 1, 1, 2, 2])
+    scanner = np.array([2, 0, 1, 3, 1, 0, 2, 3, 0, 1, 2, 3, 1, 2])
+    fits = []
+    for seed in range(30):
+        order = np.random.default_rng(seed).permutation(14)
+        fits.append(
+            fit_reml(values[order], make_design({"subject": subject[order], "scanner": scanner[order]}))
+        )
+    assert all(fit.variances[0, 1] == pytest.approx(0.0404, rel=0.02) for fit in fits)
 
 
 def test_batched_newton_finds_minima_of_different_problems():

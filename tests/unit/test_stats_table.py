@@ -87,7 +87,15 @@ def test_numbers_written_as_text_are_numbers():
     assert clean(table(value=["1", " 2 ", "3e0", "4.0"]))[0]["value"].tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
-@pytest.mark.parametrize("cells", [[True, False, True, True], pd.date_range("2020-01-01", periods=4)])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [True, False, True, True],
+        pd.date_range("2020-01-01", periods=4),
+        pd.to_timedelta([1, 2, 3, 4], unit="s"),
+        [1j, 2.0, 3.0, 4.0],
+    ],
+)
 def test_columns_that_cannot_be_numbers(cells):
     with pytest.raises(TableError, match="does not hold numbers"):
         clean(table(value=cells))
@@ -231,6 +239,34 @@ def test_layout_with_keys_of_several_columns_and_units():
     assert found.units.tolist() == ["ms"]
 
 
+def test_layout_keeps_the_order_of_groups_whatever_the_replicates_are_called():
+    frame = pd.DataFrame(
+        {"g": list("qqpp"), "s": [2, 2, 1, 1], "run": ["late", 1, 2, "early"], "v": [1.0, 2.0, 3.0, 4.0]}
+    )
+    found = to_layout(frame, value="v", subject="s", replicate="run", by="g")
+    assert found.groups["g"].tolist() == ["q", "p"]
+    np.testing.assert_array_equal(found.values[:, 0, 0], [[2, 1], [3, 4]])
+
+
+def test_aligned_replicates_stand_at_the_place_of_their_label():
+    frame = pd.DataFrame({"s": [1, 1, 2], "run": ["b", "c", "c"], "v": [1.0, 2.0, 3.0]})
+    found = to_layout(frame, value="v", subject="s", replicate="run", align=True)
+    np.testing.assert_array_equal(found.values[0, :, 0], [[1.0, 2.0], [np.nan, 3.0]])
+
+
+def test_a_column_of_units_may_be_empty():
+    frame = table(unit=[math.nan] * 4)
+    rest, problems = clean(frame, unit="unit")
+    assert problems == ()
+    found = to_layout(rest, value="value", subject="subject", rater="scanner", unit="unit")
+    assert found.units.tolist() == [""]
+
+
+def test_columns_may_have_numbers_as_names():
+    rest, _ = clean_table(pd.DataFrame({0: [1, 2], 1: [3.0, 4.0]}), numbers=["1"], keys=["0"])
+    assert rest["1"].tolist() == [3.0, 4.0]
+
+
 def test_group_table_keeps_order_and_names():
     frame = table(region=list("qqpp"))
     assert [key for key, _ in group_table(frame, "region")] == [{"region": "q"}, {"region": "p"}]
@@ -257,6 +293,11 @@ def test_tidy_broadcasts_and_orders_columns():
         "region", "statistic", "value", "low", "high", "interval_level", "unit", "estimator",
         "interval_method", "p", "n_subjects", "flags", "note",
     ]  # fmt: skip
+
+
+def test_a_table_cannot_be_split_by_a_column_of_the_result():
+    with pytest.raises(TableError, match="split by unit"):
+        tidy({"unit": "ms"}, statistic=("a",), value=[1.0])
 
 
 def test_stacked_tables_keep_every_column():

@@ -1,0 +1,241 @@
+"""Run one analysis after the other, each group of values on its own where one of them fails."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cordqa.errors import CordqaError
+from cordqa.records import Notice, Outcome, Severity, State, Statistic
+from cordqa.stats.multiplicity import adjust_p
+from cordqa.stats.table import stack_tables, to_statistics
+from cordqa.workflow.reliability_design import Design
+from cordqa.workflow.reliability_settings import ReliabilitySettings
+from cordqa.workflow.reliability_table import LongTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["BY", "Analysis", "Call", "Study"]
+
+#: Values of one quantity in one region are analysed together.
+BY = ["quantity", "region"]
+#: Above this many groups only the headline of every analysis is kept, unless asked for all.
+_MANY_GROUPS = 60
+_HEADLINE = frozenset(
+    {
+        "wSD",
+        "RC",
+        "wCV",
+        "RDC",
+        "reproducibility_CV",
+        "between_scanner_CV",
+        "within_scanner_CV",
+        "within_site_CV",
+        "between_site_CV",
+        "intra_site_COV",
+        "inter_site_COV",
+        "ICC(1)",
+        "ICC(A,1)",
+        "ICC(C,1)",
+        "ICC(intra)",
+        "slope",
+        "intercept",
+        "ccc",
+        "bias",
+        "bias_percent",
+        "loa_lower",
+        "loa_upper",
+        "percent_difference",
+        "AUC",
+        "AUC difference",
+        "RDC ratio",
+        "effect kept",
+        "signals",
+    }
+)
+
+Call = Callable[["pd.DataFrame"], "pd.DataFrame"]
+Group = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Study:
+    """A table, its design, and everything that was found in it.
+
+    Attributes
+    ----------
+    tables : dict of str to DataFrame
+        What each analysis found, for figures and verdicts.
+    statistics : list of Statistic
+    done : dict of (quantity, region) to list of str
+        Analyses that gave a number.
+    refused : dict of (quantity, region) to dict of str to str
+        Analyses that gave none, and why.
+    """
+
+    long: LongTable
+    design: Design
+    settings: ReliabilitySettings
+    frame: pd.DataFrame
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    statistics: list[Statistic] = field(default_factory=list)
+    done: dict[Group, list[str]] = field(default_factory=lambda: defaultdict(list))
+    refused: dict[Group, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    outcomes: list[Outcome] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+
+    @property
+    def groups(self) -> list[Group]:
+        """Quantity and region of every group of values, in the order of the report."""
+        pairs = self.frame[BY].drop_duplicates()
+        return [(str(quantity), str(region)) for quantity, region in pairs.to_numpy()]
+
+    @property
+    def full(self) -> bool:
+        """Whether every statistic is kept, not the headline only."""
+        asked = self.settings.detail
+        return asked == "full" or (asked == "auto" and len(self.groups) <= _MANY_GROUPS)
+
+    def note(self, code: str, message: str, severity: Severity = Severity.WARNING, where: str = "") -> None:
+        """Keep a remark."""
+        self.notices.append(
+            Notice(severity=severity, message=message, where=where, code=f"reliability.{code}")
+        )
+
+    def skip(self, analysis: str, reason: str) -> None:
+        """Say that an analysis does not suit this table."""
+        self.outcomes.append(
+            Outcome(what=analysis, state=State.SKIPPED, reason=reason, code="analysis.not-applicable")
+        )
+
+    def fail(self, what: str, error: Exception) -> None:
+        """Record a failure, without which an empty place would look like a finished one."""
+        expected = isinstance(error, CordqaError)
+        reason = str(error) if expected else f"internal error ({type(error).__name__}: {error})"
+        code = error.code if isinstance(error, CordqaError) else "internal"
+        self.outcomes.append(Outcome(what=what, state=State.FAILED, reason=reason, code=code))
+
+    def label(self, group: Group) -> str:
+        """Name a group for people."""
+        quantity, region = group
+        return ", ".join(part for part in (self.long.scopes[quantity].label, region) if part)
+
+    def parts(self, frame: pd.DataFrame | None = None) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Yield the rows of ratio and of interval quantities, which need different statistics."""
+        rows = self.frame if frame is None else frame
+        scale = rows["quantity"].map({name: scope.scale for name, scope in self.long.scopes.items()})
+        for name in ("ratio", "interval"):
+            part = rows[(scale == name).to_numpy()]
+            if len(part):
+                yield name, part
+
+    def by_quantity(self, frame: pd.DataFrame | None = None) -> Iterator[tuple[str, str, pd.DataFrame]]:
+        """Yield every quantity with its unit and rows."""
+        rows = self.frame if frame is None else frame
+        for name, part in rows.groupby("quantity", sort=False, observed=True):
+            yield str(name), self.long.scopes[str(name)].unit, part
+
+
+@dataclass(slots=True)
+class Analysis:
+    """One kind of statistic: runs it, keeps what it found, and says where it could not.
+
+    Parameters
+    ----------
+    study : Study
+    name : str
+        For people, such as "repeatability".
+    key : str
+        Under which tables are kept, default is the name.
+    """
+
+    study: Study
+    name: str
+    key: str = ""
+    _tables: list[pd.DataFrame] = field(default_factory=list)
+
+    def run(self, frame: pd.DataFrame, call: Call, *, by: Sequence[str] = tuple(BY)) -> None:
+        """Call a statistic on all groups at once; on each alone where that fails."""
+        if not len(frame):
+            return
+        try:
+            self.keep(call(frame))
+        except Exception as error:
+            # The boundary: one group must not cost the others.
+            groups = list(frame.groupby(list(by), sort=False, observed=True))
+            if len(groups) == 1:
+                self._alone(groups[0][1], call, error)
+                return
+            for _, part in groups:
+                try:
+                    self.keep(call(part))
+                except Exception as single:
+                    self._alone(part, call, single)
+
+    def _alone(self, part: pd.DataFrame, call: Call, error: Exception) -> None:
+        """One group that cannot be analysed: refused with a reason, or a defect."""
+        del call
+        regions = list(dict.fromkeys(part["region"].tolist()))
+        quantity = str(part["quantity"].iloc[0])
+        if isinstance(error, CordqaError):
+            for region in regions:
+                self.study.refused[quantity, str(region)].setdefault(self.name, str(error))
+            return
+        region = str(regions[0]) if len(regions) == 1 else ""
+        self.study.fail(f"{self.study.label((quantity, region))}: {self.name}", error)
+
+    def keep(self, table: pd.DataFrame) -> None:
+        """Keep a table of statistics that some call returned."""
+        if len(table):
+            self._tables.append(table)
+
+    def finish(self) -> pd.DataFrame | None:
+        """Adjust p for the number of regions, make records, and note which groups have a number."""
+        if not self._tables:
+            return None
+        table = stack_tables(self._tables) if len(self._tables) > 1 else self._tables[0]
+        table = _with_fdr(table)
+        key = self.key or self.name
+        self.study.tables[key] = table
+        shown = table
+        if not self.study.full:
+            shown = table[table["statistic"].isin(_HEADLINE).to_numpy()]
+        if len(shown):
+            self.study.statistics.extend(to_statistics(shown))
+        self._count(table)
+        return table
+
+    def _count(self, table: pd.DataFrame) -> None:
+        if "quantity" not in table:
+            return
+        known = np.isfinite(table["value"].to_numpy(dtype=float))
+        everywhere = "region" not in table
+        place = table.assign(_known=known, _region="" if everywhere else table.get("region"))
+        for (quantity, region), part in place.groupby(["quantity", "_region"], sort=False):
+            every = [g for g in self.study.groups if g[0] == quantity and everywhere]
+            for group in every or [(str(quantity), str(region))]:
+                self._note_group(group, part)
+
+    def _note_group(self, group: Group, part: pd.DataFrame) -> None:
+        if part["_known"].any():
+            if self.name not in self.study.done[group]:
+                self.study.done[group].append(self.name)
+            return
+        notes = [str(note) for note in part["note"] if note]
+        reason = max(set(notes), key=notes.count) if notes else "nothing could be estimated"
+        self.study.refused[group].setdefault(self.name, reason)
+
+
+def _with_fdr(table: pd.DataFrame) -> pd.DataFrame:
+    """Add p adjusted for the number of regions, within each quantity and statistic."""
+    if "p" not in table or "region" not in table or table["region"].nunique() < 2:
+        return table
+    order = list(table.columns)
+    adjusted: Any = adjust_p(table, family=["quantity", "statistic"])
+    order.insert(order.index("p") + 1, "p_fdr")
+    return adjusted[order]  # type: ignore[no-any-return]
