@@ -59,13 +59,13 @@ class Centreline:
 
     @property
     def angle_ap_deg(self) -> Array:
-        """Tilt within the sagittal plane, as the Spinal Cord Toolbox signs it (forward is positive)."""
-        return np.asarray(np.degrees(np.arctan(self.slope_anterior)), dtype=float)
+        """Rotation about the antero-posterior axis; positive when the cord runs to the left going up."""
+        return np.asarray(np.degrees(np.arctan(-self.slope_right)), dtype=float)
 
     @property
     def angle_rl_deg(self) -> Array:
-        """Tilt within the coronal plane; positive when the cord runs to the left going up."""
-        return np.asarray(np.degrees(np.arctan(-self.slope_right)), dtype=float)
+        """Rotation about the right-left axis; positive when the cord runs forward going up."""
+        return np.asarray(np.degrees(np.arctan(self.slope_anterior)), dtype=float)
 
     @property
     def step_length_mm(self) -> Array:

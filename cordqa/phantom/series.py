@@ -72,9 +72,9 @@ def find_kind(images: ImageSet) -> Kind | None:
     """Tell by which model an image set can be fitted; ``None`` where by none.
 
     Several inversion times make an inversion recovery, several flip angles (with one echo time)
-    a variable-flip-angle set, several echo times a spin-echo decay.  Flip angles of spin echoes, or at repetition times above 0.2 s,
-    map the transmit field and are left alone.  Gradient echoes with several
-    echo times give T2*, for which the phantoms have no reference value.
+    a variable-flip-angle set, several echo times a spin-echo decay.  Flip angles of spin echoes,
+    or at repetition times above 0.2 s, map the transmit field and are left alone.  Gradient echoes
+    with several echo times give T2*, for which the phantoms have no reference value.
     """
     if images.varies("inversion_time_s"):
         return Kind.INVERSION_RECOVERY

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["bias_per_level", "linearity", "ols_arrays"]
 
 Array = NDArray[np.float64]
+_NO_REFERENCE = 1e-60  # a smaller reference is zero written in floating point
 _CLASSICAL = "t, independent points of equal variance"
 _CLUSTERED = "t, cluster-robust CR2 with Bell-McCaffrey df"
 _ROBUST = "t, robust HC2 with Bell-McCaffrey df"
@@ -380,7 +381,7 @@ def bias_per_level(
             clusters = part.groupby(as_names(cluster), sort=False, observed=True).ngroup().to_numpy()
         at = float(key[reference])
         found = mean_with_interval(part[value].to_numpy(dtype=float) - at, clusters, level=level)
-        refusal = 1 if scale == "interval" else (2 if at <= 0 else 0)
+        refusal = 1 if scale == "interval" else (2 if at <= _NO_REFERENCE else 0)
         factor = np.array([1.0, 100.0 / at if refusal == 0 else math.nan])
         count = math.nan if clusters is None else np.unique(clusters).size
         tables.append(

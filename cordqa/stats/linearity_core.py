@@ -288,12 +288,12 @@ def robust_line(
     found = []
     for i, row in enumerate(to_beta):
         unit = scale**i
-        se = np.sqrt(row @ covariance @ row) / unit
+        se = np.sqrt(np.maximum(row @ covariance @ row, 0.0)) / unit
         # Under equal independent errors the estimate of the variance is a sum of squares of
         # these columns; matching its first two moments gives the degrees of freedom.
         columns = np.stack([piece @ row for piece in pieces], axis=1)
         gram = columns.T @ columns
-        df = np.asarray(np.trace(gram) ** 2 / np.sum(gram * gram))
+        df = ratio(np.trace(gram) ** 2, np.sum(gram * gram))
         value = np.asarray(row @ (q.T @ b) / unit)
         half = t_quantile(0.5 + level / 2.0, df) * se
         p = t_two_sided_p(ratio(value, se), df)

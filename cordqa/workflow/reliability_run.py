@@ -12,6 +12,7 @@ import numpy as np
 from cordqa.errors import CordqaError
 from cordqa.records import Notice, Outcome, Severity, State, Statistic
 from cordqa.stats.multiplicity import adjust_p
+from cordqa.stats.scale import Scale
 from cordqa.stats.table import stack_tables, to_statistics
 from cordqa.workflow.reliability_design import Design
 from cordqa.workflow.reliability_settings import ReliabilitySettings
@@ -125,11 +126,12 @@ class Study:
         quantity, region = group
         return ", ".join(part for part in (self.long.scopes[quantity].label, region) if part)
 
-    def parts(self, frame: pd.DataFrame | None = None) -> Iterator[tuple[str, pd.DataFrame]]:
+    def parts(self, frame: pd.DataFrame | None = None) -> Iterator[tuple[Scale, pd.DataFrame]]:
         """Yield the rows of ratio and of interval quantities, which need different statistics."""
         rows = self.frame if frame is None else frame
         scale = rows["quantity"].map({name: scope.scale for name, scope in self.long.scopes.items()})
-        for name in ("ratio", "interval"):
+        kinds: tuple[Scale, ...] = ("ratio", "interval")
+        for name in kinds:
             part = rows[(scale == name).to_numpy()]
             if len(part):
                 yield name, part
@@ -169,17 +171,16 @@ class Analysis:
             # The boundary: one group must not cost the others.
             groups = list(frame.groupby(list(by), sort=False, observed=True))
             if len(groups) == 1:
-                self._alone(groups[0][1], call, error)
+                self._alone(groups[0][1], error)
                 return
             for _, part in groups:
                 try:
                     self.keep(call(part))
                 except Exception as single:
-                    self._alone(part, call, single)
+                    self._alone(part, single)
 
-    def _alone(self, part: pd.DataFrame, call: Call, error: Exception) -> None:
+    def _alone(self, part: pd.DataFrame, error: Exception) -> None:
         """One group that cannot be analysed: refused with a reason, or a defect."""
-        del call
         regions = list(dict.fromkeys(part["region"].tolist()))
         quantity = str(part["quantity"].iloc[0])
         if isinstance(error, CordqaError):

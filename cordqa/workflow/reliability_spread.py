@@ -9,15 +9,18 @@ from cordqa.stats.definitions import spine_generic_cov, spine_generic_tests
 from cordqa.stats.icc import icc
 from cordqa.stats.repeatability import repeatability
 from cordqa.stats.reproducibility import reproducibility, scanner_bias
-from cordqa.workflow.reliability_run import BY, Analysis, Study
+from cordqa.workflow.reliability_run import BY, Analysis, Call, Study
 
 if TYPE_CHECKING:
     pass
 
-__all__ = ["analyse_spread"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["MANY_MACHINES", "analyse_spread", "rater_of"]
 
 #: More machines than this are not listed one by one.
-_MANY_MACHINES = 12
+MANY_MACHINES = 12
 
 
 def analyse_spread(study: Study) -> None:
@@ -39,7 +42,7 @@ def _repeatability(study: Study) -> None:
     splits: list[list[str]] = [[]]
     if design.counts["vendors"] > 1:
         splits.append(["vendor"])
-    if design.machine not in ("", "vendor") and 1 < design.machines <= _MANY_MACHINES:
+    if design.machine not in ("", "vendor") and 1 < design.machines <= MANY_MACHINES:
         splits.append([design.machine])
     for extra in splits:
         own = None if within in extra else within
@@ -79,11 +82,9 @@ def _reproducibility(study: Study) -> None:
     options: Any = {"scanner": machine, "by": BY, "unit": "unit", "level": settings.level}
     scanners: Any = settings.scanners
     for scale, part in study.parts():
-        kind: Any = scale
-        analysis.run(
-            part, partial(reproducibility, scale=kind, scanners=scanners, nan_policy="reml", **options)
-        )
-        bias.run(part, partial(scanner_bias, scale=kind, nan_policy="omit", **options))
+        call = partial(reproducibility, scale=scale, scanners=scanners, nan_policy="reml", **options)
+        analysis.run(part, call)
+        bias.run(part, partial(scanner_bias, scale=scale, nan_policy="omit", **options))
     analysis.finish()
     bias.finish()
 
@@ -110,7 +111,6 @@ def _icc(study: Study) -> None:
     analysis = Analysis(study, "ICC", "icc")
     # A number of the repeat is a label here, not a quantity.
     rows = study.frame[study.frame["repeat"] > 0].assign(repeat=study.frame["repeat"].astype(str))
-
     options: Any = {"rater": rater, "by": BY, "level": settings.level, "seed": settings.seed}
     analysis.run(rows, partial(icc, nan_policy="reml", replicates="components", **options))
     analysis.finish()
@@ -144,3 +144,9 @@ def _site_spread(study: Study) -> None:
         study.note(
             "definition", "the spine-generic definition takes one value per person; the first was taken"
         )
+
+
+def _estimates(call: Call, rows: pd.DataFrame) -> pd.DataFrame:
+    """Leave the published definitions out, which were not asked for."""
+    table = call(rows)
+    return table[table["statistic"].isin(["within_site_CV", "between_site_CV"]).to_numpy()]

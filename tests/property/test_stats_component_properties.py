@@ -41,7 +41,8 @@ def test_reml_is_stationary_and_free_of_units_and_order(table, factor, offset):
         design = make_design({"subject": subject, "scanner": scanner})
     except CordqaError:
         return
-    if find_inestimable_terms(design):
+    # With hardly more values than levels the residual can be driven to nothing: no stable answer.
+    if find_inestimable_terms(design) or values.size < 2 * sum(design.n_levels):
         return
     fit = fit_reml(values, design)
     assert fit.converged.all()

@@ -17,7 +17,7 @@ from cordqa.stats.proportions import check_granularity, proportion_interval
 from cordqa.stats.reml import fit_reml
 from cordqa.stats.roc import auc_interval, roc_areas
 
-QUICK = settings(max_examples=4000, deadline=None)
+QUICK = settings(max_examples=6000, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 
 
@@ -41,7 +41,8 @@ def test_reml_is_stationary_and_free_of_units_and_order(table, factor, offset):
         design = make_design({"subject": subject, "scanner": scanner})
     except CordqaError:
         return
-    if find_inestimable_terms(design):
+    # With hardly more values than levels the residual can be driven to nothing: no stable answer.
+    if find_inestimable_terms(design) or values.size < 2 * sum(design.n_levels):
         return
     fit = fit_reml(values, design)
     assert fit.converged.all()

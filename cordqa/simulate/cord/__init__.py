@@ -1,0 +1,1 @@
+"""Labelled axial sections of a digital spinal cord, for training and testing a segmentation."""
