@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cordqa.stats.icc_core import icc_arrays, mean_squares
 from cordqa.stats.icc_replicated import replicated_icc_arrays

@@ -178,7 +178,7 @@ def _combined_table(
         n=people.counts,
         flags=join_flags(flag, area_flags(people, 0.5)),
         note=[
-            "conditional on the people that trained the score",
+            "conditional on the people that trained the score, so a little narrow in small samples",
             "not a measure of diagnostic value: the score has seen these people",
             "the best of several was picked on these data",
             *[""] * n_more,

@@ -214,7 +214,9 @@ class _Fit:
         z = cluster_jackknife(to_z, self.x, self.y, clusters=self.clusters, level=self.level)
         value, low, high = (np.tanh(v) for v in (z.value, z.low, z.high))
         if square:
-            value, low, high = value**2, np.maximum(low, 0.0) ** 2, high**2
+            ends = np.array([low**2, high**2])
+            low, high = np.where(low * high <= 0, 0.0, ends.min()), ends.max()
+            value = value**2
         return Coefficient(value, low, high, z.df, np.asarray(math.nan))
 
     def curvature(self) -> list[_Row]:

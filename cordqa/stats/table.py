@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Layout",
-    "NanPolicy",
     "Problem",
     "as_frame",
     "as_names",
@@ -47,7 +46,6 @@ __all__ = [
     "unit_names",
 ]
 
-NanPolicy = Literal["raise", "omit"]
 
 _DECIMAL_COMMA = re.compile(r"^\s*[-+]?\d{1,3}(\.\d{3})*,\d+\s*$|^\s*[-+]?\d+,\d+\s*$")
 _MISSING_TEXT = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "."})

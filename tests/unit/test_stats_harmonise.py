@@ -103,6 +103,18 @@ def test_combat_brings_sites_together_and_keeps_biology():
     assert kept.min() >= 0.95
 
 
+def test_shift_alone_keeps_effects_exactly_however_small_the_sites():
+    values, _, batch, covariates = sites(
+        (4, 3, 6, 5, 3, 7), n_features=5, sex_shares=(0.2, 0.4, 0.6, 0.5, 0.7, 0.3)
+    )
+    clean = Combat(mean_only=True, empirical_bayes=False).fit_transform(
+        values, batch=batch, covariates=covariates
+    )
+    judged = judge_biology(values, clean, batch=batch, covariates=covariates)
+    wide = judged.pivot(index=["feature", "covariate"], columns="statistic", values="value")
+    assert wide["effect after"].to_numpy() == pytest.approx(wide["effect within batches"].to_numpy())
+
+
 def test_without_covariates_confounded_biology_is_lost_and_said():
     values, _, batch, covariates = sites((60, 60, 60), sex_shares=(0.1, 0.5, 0.9))
     careless = Combat().fit_transform(values, batch=batch)
@@ -234,7 +246,9 @@ def test_small_batches_and_strong_confounding_are_said():
     near = (batch == "site0").astype(float) + np.random.default_rng(0).normal(0, 0.1, 60)
     model = Combat().fit(values[:, :4], batch=batch, covariates={"group": near}, subject=np.arange(60) // 4)
     codes = {notice.code for notice in model.notices_}
-    assert codes == {"harmonise.small-batch", "harmonise.confounded"}
+    assert codes == {"harmonise.small-batch", "harmonise.small-scale", "harmonise.confounded"}
+    plain = Combat(mean_only=True).fit(values[:, :4], batch=batch, subject=np.arange(60) // 4)
+    assert {notice.code for notice in plain.notices_} == {"harmonise.small-batch"}
 
 
 @pytest.mark.parametrize(

@@ -146,11 +146,10 @@ def test_curvature_is_found_and_not_invented():
 
 
 def test_lack_of_fit_of_a_worked_example():
-    # y = 1, 3, 2, 4, 2, 6 at x = 1, 1, 2, 2, 3, 3: line y = 2 + 0.5 (x - 1) + ..., by hand:
-    # pure error 2 + 2 + 8 = 12 on 3; means 2, 3, 4 lie on a line, so lack of fit is 0.
+    # Means 2, 3, 4 lie on a line, so that the lack of fit is 0; pure error 2 + 2 + 8 on 3 df.
     f, df1, df2, p = lack_of_fit([1, 1, 2, 2, 3, 3], [1, 3, 2, 4, 2, 6])
     assert (f, df1, df2, p) == (pytest.approx(0.0, abs=1e-12), 1.0, 3.0, pytest.approx(1.0))
-    # Means 2, 3, 1: total about the line 12 + 1.5 * ... : slope -0.5, lack 2 (1/6+4/6^... ) by formula.
+    # Means 2, 3, 1 against the line 2 - 0.5 (x - 2); pure error 2 + 2 + 2.
     f, *_ = lack_of_fit([1, 1, 2, 2, 3, 3], [1, 3, 2, 4, 0, 2])
     means, line = np.array([2.0, 3.0, 1.0]), 2.0 - 0.5 * np.array([-1.0, 0.0, 1.0])
     assert f == pytest.approx(2 * np.sum((means - line) ** 2) / (6.0 / 3.0))

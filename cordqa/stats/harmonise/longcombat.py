@@ -50,14 +50,16 @@ class LongCombat(Harmoniser):
         Mean per batch, then covariate effects.
     centre_, spread_ : ndarray, shape (p,)
         Mean that all batches are brought to, and residual SD within a person and batch.
+    ratio_ : ndarray, shape (p,)
+        Variance between people over that residual variance.
     effects_ : BatchEffects
     people_ : dict of str to ndarray
         Predicted deviation of every person, shape (p,).
 
     Notes
     -----
-    Scaling acts on errors within a person, so the estimate needs people with several scans.  On
-    two real scanner pairs it made paired scans agree worse than before; judge it with
+    Shift and scale come from errors within a person, so it needs people with several scans, and
+    the shift is confused with biology where few people change the scanner.  Judge it with
     :func:`cordqa.stats.harmonise.judge.judge_pairs` before using it.
 
     References
@@ -107,6 +109,7 @@ class LongCombat(Harmoniser):
         notices += check_confounding(codes, columns, self.coder_.names_)
         self.coefficients_ = np.full((self.batches_.size + columns.shape[1], n_features), np.nan)
         self.centre_, self.spread_ = np.full(n_features, np.nan), np.full(n_features, np.nan)
+        self.ratio_ = np.full(n_features, np.nan)
         deviation = np.zeros((names.size, n_features))
         for feature in range(n_features):
             self._fit_feature(table[:, feature], codes, columns, person.ravel(), feature, deviation)
@@ -149,16 +152,30 @@ class LongCombat(Harmoniser):
         self.coefficients_[:, feature] = np.concatenate([means, fit.coefficients[0, seen.sum() :]])
         self.centre_[feature] = np.nansum(counts * np.nan_to_num(means)) / counts.sum()
         self.spread_[feature] = np.sqrt(fit.variances[0, -1])
+        self.ratio_[feature] = fit.variances[0, 0] / fit.variances[0, -1]
         effects = predict_effects(values[here], design, fit.variances[0])["subject"]
         deviation[np.unique(person[here]), feature] = effects
 
-    def _expected(self, columns: FloatArray, people: NDArray[np.str_] | None, n_scans: int) -> FloatArray:
-        """Mean, covariates and person, without the batch; an unknown person counts as average."""
-        expected = self.centre_ + columns @ self.coefficients_[self.batches_.size :]
+    def _expected(
+        self, table: FloatArray, codes: IntArray, columns: FloatArray, people: NDArray[np.str_] | None
+    ) -> FloatArray:
+        """Mean, covariates and person, without the batch."""
+        slopes = columns @ self.coefficients_[self.batches_.size :]
+        expected = np.asarray(self.centre_ + slopes + np.zeros((table.shape[0], 1)))
         if people is None:
-            return np.asarray(expected + np.zeros((n_scans, 1)))
-        nobody = np.zeros(self.centre_.size)
-        return np.asarray(expected + np.stack([self.people_.get(who, nobody) for who in people]))
+            return expected
+        rest = table - self.coefficients_[codes] - slopes
+        for who in np.unique(people):
+            mine = people == who
+            known = self.people_.get(str(who))
+            expected[mine] += self._predict_person(rest[mine]) if known is None else known
+        return expected
+
+    def _predict_person(self, rest: FloatArray) -> FloatArray:
+        """Deviation of a person who was not fitted, from that person's own scans."""
+        present = np.isfinite(rest)
+        total = np.where(present, rest, 0.0).sum(axis=0)
+        return np.asarray(self.ratio_ * total / (1.0 + self.ratio_ * present.sum(axis=0)))
 
     def _fit_batches(
         self, table: FloatArray, codes: IntArray, columns: FloatArray, people: NDArray[np.str_]
@@ -168,7 +185,7 @@ class LongCombat(Harmoniser):
         ratio = np.ones_like(shift)
         shrink = used.sum() >= _FEWEST_FEATURES if self.empirical_bayes == "auto" else self.empirical_bayes
         if used.any():
-            standard = (table - self._expected(columns, people, table.shape[0]))[:, used] / self.spread_[used]
+            standard = (table - self._expected(table, codes, columns, people))[:, used] / self.spread_[used]
             effects = estimate_batch_effects(
                 standard,
                 codes,
@@ -195,8 +212,8 @@ class LongCombat(Harmoniser):
         X, batch, covariates
             As in :meth:`fit`.
         subject : sequence, optional
-            People who were not fitted (and everyone, where omitted) count as average, which
-            makes the scaling of their values less apt.
+            The level of people who were not fitted is predicted from the scans given here.
+            Where omitted, everyone counts as average, which makes the scaling less apt.
 
         Returns
         -------
@@ -208,7 +225,7 @@ class LongCombat(Harmoniser):
         columns = self.coder_.transform(covariates, table.shape[0])
         people = None if subject is None else as_labels(subject, table.shape[0], what="subject")
         with np.errstate(invalid="ignore"):
-            expected = self._expected(columns, people, table.shape[0])
+            expected = self._expected(table, codes, columns, people)
             standard = (table - expected) / self.spread_
             cleaned = (standard - self.effects_.shift[codes]) / np.sqrt(self.effects_.ratio[codes])
             result = cleaned * self.spread_ + expected
