@@ -97,6 +97,8 @@ def prepare(values: FloatArray, design: MixedDesign) -> Prepared:
         raise InputError(
             "values and design differ in length", found=str(table.shape[1]), expected=str(design.n_values)
         )
+    if not np.all(np.isfinite(table)):
+        raise InputError("a value is missing or infinite", todo="leave its row out of values and design")
     ordered = table[:, design.rows]
     centre = ordered.mean(axis=1, keepdims=True)
     coefficients = (ordered - centre) @ design.basis

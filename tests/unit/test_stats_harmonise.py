@@ -30,11 +30,9 @@ def sites(n_per_site=(20, 15, 25), n_features=8, seed=0, sex_shares=(0.3, 0.5, 0
     person = generator.normal(0, 3, (batch.size, 1))
     truth = 70 + np.arange(n_features) - 0.1 * (age[:, None] - 45) + 5.0 * (sex == "M")[:, None]
     clean = truth + person + generator.normal(0, 2, (batch.size, n_features))
-    shift = (
-        generator.normal(0, 3, (len(n_per_site), n_features))
-        + np.array([[-3.0], [0.0], [3.0]])[: len(n_per_site)]
-    )
-    scale = np.array([0.8, 1.0, 1.3])[: len(n_per_site)][code][:, None]
+    drift = np.linspace(-3, 3, len(n_per_site))[:, None]
+    shift = generator.normal(0, 3, (len(n_per_site), n_features)) + drift
+    scale = np.geomspace(0.8, 1.3, len(n_per_site))[code][:, None]
     values = truth + shift[code] + scale * (clean - truth)
     return values, clean, batch, pd.DataFrame({"age": age, "sex": sex})
 
@@ -214,6 +212,8 @@ def test_mean_only_leaves_the_spread_alone():
         ({"covariates": {"group": ["x"] * 20 + ["y"] * 40}}, FitError, "cannot be told apart"),
         ({"covariates": {"age": [np.nan] + [30.0] * 59}}, InputError, "missing"),
         ({"covariates": {"age": [30.0]}}, InputError, "one value per scan"),
+        ({"covariates": {"age": [30.0] * 60}}, FitError, "same in every scan"),
+        ({"covariates": {"sex": ["M", "F"] * 29 + ["M", None]}}, InputError, "missing"),
         ({"X": np.full((60, 2), np.inf)}, InputError, "infinite"),
         ({"X": [["a"] * 2] * 60}, InputError, "not all numbers"),
         ({"X": np.empty((0, 2)), "batch": []}, InputError, "table of scans"),

@@ -23,7 +23,7 @@ from cordqa.stats.newton import minimise_batch
 from cordqa.stats.reml import fit_reml, predict_effects, simulate_values, solve_fixed_effects
 
 # Yield of dyestuff, 6 batches x 5 preparations: Davies O. L., Goldsmith P. L. (eds) 1972,
-# Statistical Methods in Research and Production, 4th ed., table 6.4.
+# Statistical Methods in Research and Production, 4th ed., section 6.4.
 DYESTUFF = np.array(
     [
         [1545, 1440, 1440, 1520, 1580],
@@ -360,6 +360,12 @@ def test_bad_designs_are_refused():
         make_design({"a": [1, 1, 2]}, np.array([[1.0], [np.nan], [1.0]]))
     with pytest.raises(InputError, match="length"):
         fit_reml(np.ones(3), make_design({"a": [1, 1, 2, 2]}))
+
+
+def test_values_that_are_not_finite_are_refused():
+    design = make_design({"subject": np.repeat(np.arange(4), 2)})
+    with pytest.raises(InputError, match="missing or infinite"):
+        fit_reml(np.array([1.0, np.nan, 2, 3, 4, 5, 6, 7]), design)
 
 
 def test_too_many_crossed_levels_are_refused(monkeypatch):

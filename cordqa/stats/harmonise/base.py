@@ -268,6 +268,8 @@ def _as_columns(covariates: Any, n_scans: int) -> dict[str, NDArray[Any]]:
                 found=str(values.shape),
                 expected=str(n_scans),
             )
+        if values.dtype == object and any(_is_empty(cell) for cell in values):
+            raise InputError("a covariate is missing or not finite", where=name, todo="fill it in")
     return columns
 
 
@@ -299,6 +301,11 @@ def check_confounding(codes: IntArray, covariates: FloatArray, names: Sequence[s
         effect could then not be kept while the batch is taken out.
     """
     n_batches = int(codes.max()) + 1
+    constant = [name for name, column in zip(names, covariates.T, strict=True) if np.ptp(column) == 0.0]
+    if constant:
+        raise FitError(
+            "a covariate is the same in every scan", where=", ".join(constant), todo="leave it out"
+        )
     indicators = np.eye(n_batches)[codes]
     aliased = find_aliased_columns(np.column_stack([indicators, covariates]))
     if aliased:

@@ -56,9 +56,10 @@ class Combat(Harmoniser):
     empirical_bayes : {'auto', True, False}
         Whether to shrink.  ``auto``: where there are at least three features that vary.
     mean_only : bool
-        Adjust the shift only; the better choice where batches hold a handful of people (with 2 to
-        6 per site the full adjustment lost up to a fifth of the sex effect on cord area).  A batch (or a feature of a batch) with a single scan is adjusted
-        in its shift only in any case; the others are not affected.
+        Adjust the shift only; the better choice where batches hold a handful of people: with 2 to
+        6 per site the full adjustment lost up to a fifth of the sex effect on cord area.  A batch
+        (or a feature of a batch) with a single scan is adjusted in its shift only in any case;
+        the others are not affected.
     reference : str, optional
         Batch that stays as it is and that the others are brought to.
     tolerance : float
