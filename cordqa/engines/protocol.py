@@ -371,7 +371,7 @@ def row_measurement(row: EngineRow, *, entities: Entities) -> Measurement:
     if not level and row.slices:
         first, last = min(row.slices), max(row.slices)
         level = f"slice {first}" if first == last else f"slices {first}:{last}"
-    n_voxels = int(round(row.n_voxels)) if math.isfinite(row.n_voxels) else 0
+    n_voxels = round(row.n_voxels) if math.isfinite(row.n_voxels) else 0
     return Measurement(
         quantity=row.quantity,
         value=row.value,

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from cordqa.errors import FitError, InputError
 from cordqa.models.relaxometry.fitting import RelaxometryFit
-from cordqa.models.relaxometry.inversion_recovery import fit_inversion_recovery
 from cordqa.models.relaxometry.multi_echo import choose_slice_profile, fit_multi_echo
 from cordqa.models.relaxometry.noise import correct_noise_floor, corrected_signal_sd, estimate_noise_floor
+from cordqa.models.relaxometry.pooled_inversion import fit_pooled_inversion_recovery, is_pooled
 from cordqa.models.relaxometry.protocol_range import (
+    InversionKnowledge,
     ProtocolRange,
     inversion_recovery_range,
     multi_echo_range,
@@ -207,8 +208,17 @@ _BY_REGION = (
 _SIGNALS_BY_REGION = ("mean", "mean_square", "n_pixels", "coverage", "clipped", "valid")
 
 
-def protocol_range(series: Series, kind: Kind) -> ProtocolRange:
-    """Return the relaxation times that the series can determine."""
+def protocol_range(series: Series, kind: Kind, fit: RelaxometryFit | None = None) -> ProtocolRange:
+    """Return the relaxation times that the series can determine.
+
+    Parameters
+    ----------
+    series : Series
+    kind : Kind
+    fit : RelaxometryFit, optional
+        Where an inversion recovery pooled its regions, each region profits from what the others tell
+        of the inversion.
+    """
     images = series.images
     setting = images.values(_PARAMETER[kind][0])
     if kind is Kind.INVERSION_RECOVERY:
@@ -217,10 +227,25 @@ def protocol_range(series: Series, kind: Kind) -> ProtocolRange:
             repetition_times_s=_repetition_times(images),
             echo_time_s=_echo_time(images),
             inversion_angle_deg=_inversion_angle(setting),
+            pooled=None if fit is None else _inversion_knowledge(fit),
         )
     if kind is Kind.VARIABLE_FLIP_ANGLE:
         return variable_flip_angle_range(setting, float(images.values("repetition_time_s")[0]))
     return multi_echo_range(setting)
+
+
+def _inversion_knowledge(fit: RelaxometryFit) -> InversionKnowledge | None:
+    """Return what a pooled fit tells of the inversion in any one region; None where it is not pooled."""
+    if not is_pooled(fit):
+        return None
+    factor, offset = "inversion_factor", "inversion_time_offset_s"
+    # The region that knows its factor least knows what the others tell it and little more.
+    return InversionKnowledge(
+        factor=float(np.nanmedian(fit.parameters[factor])),
+        factor_sd=float(np.nanmax(fit.standard_errors[factor])),
+        offset_s=float(np.nanmedian(fit.parameters[offset])),
+        offset_sd_s=float(np.nanmedian(fit.standard_errors[offset])),
+    )
 
 
 def _signal(series: Series, signals: RegionSignals, floor: Array | None) -> tuple[Signal, Array]:
@@ -238,13 +263,12 @@ def _fit_inversion_recovery(
     series: Series, setting: Array, signal: Signal, deviation: Array, signals: RegionSignals
 ) -> RelaxometryFit:
     images = series.images
-    return fit_inversion_recovery(
+    return fit_pooled_inversion_recovery(
         signal,
         setting,
         repetition_times_s=_repetition_times(images),
         echo_time_s=_echo_time(images),
         signed=series.signed,
-        inversion_angle_deg=_inversion_angle(setting),
         noise_sd=deviation,
         valid=signals.valid,
     )

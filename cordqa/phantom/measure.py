@@ -57,7 +57,7 @@ def measure_plate(
     # What was fitted there is something else: the number is none of this sphere.
     strange = np.array([bool(_strange_signal(found, i)) for i in range(len(values))])
     values, errors, low, high = (np.where(strange, np.nan, a) for a in (values, errors, low, high))
-    limits = protocol_range(series, found.fitted.kind)
+    limits = protocol_range(series, found.fitted.kind, found.fitted.fit)
     rows = []
     for i, sphere in enumerate(found.plate.sphere_ids):
         row = Measurement(

@@ -79,16 +79,15 @@ def _line(plate: AnalysedPlate, index: int) -> tuple[Array, Array]:
             x, parameters["t1_s"], float(repetition[0]), m0=parameters["m0"], b1=b1
         )
         return x, curve
-    if np.ptp(repetition) > 1e-6 * repetition.max() or not 0 <= parameters["inversion_factor"] <= 2:
+    if np.ptp(repetition) > 1e-6 * repetition.max():
         # With a TR for each TI there is no curve between the samples.
         return _through_predictions(setting, fitted.fit.predicted[index])
     x = np.geomspace(max(low, 1e-3), high, _POINTS)
-    angle = math.degrees(math.acos(1 - parameters["inversion_factor"]))
     signal = inversion_recovery_signal(
-        x,
+        x + parameters["inversion_time_offset_s"],
         parameters["t1_s"],
         m0=parameters["m0"],
-        inversion_angle_deg=angle,
+        inversion_factor=parameters["inversion_factor"],
         repetition_time_s=float(repetition[0]) if np.isfinite(repetition[0]) else math.inf,
         echo_time_s=float(images.values("echo_time_s")[0])
         if np.isfinite(images.values("echo_time_s")[0])

@@ -73,6 +73,7 @@ def analyse_agreement(study: Study) -> None:
     if design.subjects < 2:
         study.skip("Agreement in pairs", "there is one subject only; limits of agreement need several")
         return
+    study.compared = method
     rows, methods = _compared(study, method)
     options: Any = {"method": method, "methods": methods, "by": BY, "unit": "unit", "level": settings.level}
     analysis = Analysis(study, f"agreement between {method}s", "agreement")

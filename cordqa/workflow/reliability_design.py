@@ -25,6 +25,8 @@ __all__ = ["Design", "read_design"]
 
 #: A covariate known for fewer rows than this is not adjusted for.
 _KNOWN = 0.8
+#: Ages are often given in whole years: one year between two of them may be one day.
+_YEAR = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,9 +217,9 @@ def _say_ageing(long: LongTable, design: Design, used: pd.DataFrame) -> None:
         return
     ages = used.groupby("subject", observed=True)["age"]
     apart = (ages.max() - ages.min()).dropna()
-    if (apart >= 1.0).any():
+    if (apart > _YEAR).any():
         message = (
-            f"repeats of {plural(int((apart >= 1.0).sum()), 'subject')} lie a year or more apart (at most "
+            f"repeats of {plural(int((apart > _YEAR).sum()), 'subject')} lie more than a year apart (at most "
             f"{apart.max():.1f} years); growth and ageing count as error of measurement"
         )
         long.note("ageing", message)

@@ -17,7 +17,7 @@ from cordqa.workflow.reliability_table import natural_key
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["analyse_diagnosis", "cases_of", "check_published"]
+__all__ = ["analyse_diagnosis", "check_published"]
 
 _MOST_MARKERS = 6
 #: Words for the group without the disease, without case and punctuation.
@@ -31,10 +31,11 @@ _CONTROLS = frozenset(
 
 def analyse_diagnosis(study: Study) -> None:
     """Ask how well values tell two groups apart."""
-    chosen = cases_of(study)
+    chosen = _cases(study)
     if chosen is None:
         return
     rows, case = chosen
+    study.case, study.people = case, rows
     settings = study.settings
     options: Any = {"outcome": "group", "case": case, "level": settings.level, "nan_policy": "omit"}
     analysis = Analysis(study, "diagnostic value", "roc")
@@ -44,7 +45,7 @@ def analyse_diagnosis(study: Study) -> None:
     _several_markers(study, rows, options)
 
 
-def cases_of(study: Study) -> tuple[pd.DataFrame, str] | None:
+def _cases(study: Study) -> tuple[pd.DataFrame, str] | None:
     """Return the rows of cases and controls, and the label of the cases; says why where it cannot."""
     groups, case = study.design.groups, study.settings.case
     if len(groups) < 2:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cordqa.stats.control import control_points, control_summary
@@ -39,7 +38,6 @@ def analyse_drift(study: Study) -> None:
         return
     software = rows["software"].replace("", "not named")
     rows = rows.assign(software=software)
-    points = Analysis(study, "drift", "control points")
     options: Any = {"time": "acquired", "by": charts, "restart": "software", "nan_policy": "omit"}
     options["baseline"] = study.settings.baseline
     summary = Analysis(study, "drift", "drift")
@@ -50,8 +48,7 @@ def analyse_drift(study: Study) -> None:
         collected.append(found)
         return control_summary(found, by=charts, level=study.settings.level)
 
-    del points
-    summary.run(rows, partial(chart))
+    summary.run(rows, chart)
     table = summary.finish()
     if table is None or not collected:
         return

@@ -158,6 +158,7 @@ class _Build:
             name=self.table.name,
             n_rows=len(self.table),
             notices=self.notices,
+            dropped=self.table.dropped,
         )
         for exclusion in self.settings.exclude:
             self.exclude(long, exclusion, rows)

@@ -73,6 +73,7 @@ class Published:
     percent: float
     n: int
     decimals: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,7 @@ class Difference:
     number: float
     percent: bool
     quantity: str = ""
+    text: str = ""
 
 
 def text(raw: Any, where: str) -> str:
@@ -261,6 +263,7 @@ def parse_published(raw: Any, where: str) -> tuple[Published, ...]:
                 percent=float(match["percent"]),
                 n=n,
                 decimals=min(len(match["decimals"] or ""), 6),
+                text=written,
             )
         )
     return tuple(found)
@@ -297,6 +300,7 @@ def parse_difference(raw: Any, where: str) -> tuple[Difference, ...]:
                 number=number(match["number"], where),
                 percent=bool(match["percent"]),
                 quantity=(match["quantity"] or "").strip(),
+                text=entry,
             )
         )
     return tuple(found)

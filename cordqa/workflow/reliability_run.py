@@ -40,7 +40,7 @@ _HEADLINE = frozenset(
         "between_site_CV",
         "intra_site_COV",
         "inter_site_COV",
-        "ICC(1)",
+        "ICC(1,1)",
         "ICC(A,1)",
         "ICC(C,1)",
         "ICC(intra)",
@@ -77,6 +77,10 @@ class Study:
         Analyses that gave a number.
     refused : dict of (quantity, region) to dict of str to str
         Analyses that gave none, and why.
+    compared : str
+        Column whose levels were compared in pairs.
+    case : str
+        Label of the cases, where values were asked to tell them apart; ``people`` are its rows.
     """
 
     long: LongTable
@@ -89,6 +93,9 @@ class Study:
     refused: dict[Group, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     outcomes: list[Outcome] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+    compared: str = ""
+    case: str = ""
+    people: pd.DataFrame | None = None
 
     @property
     def groups(self) -> list[Group]:
@@ -199,17 +206,21 @@ class Analysis:
         """Adjust p for the number of regions, make records, and note which groups have a number."""
         if not self._tables:
             return None
-        table = stack_tables(self._tables) if len(self._tables) > 1 else self._tables[0]
-        table = _with_fdr(table)
-        key = self.key or self.name
-        self.study.tables[key] = table
-        shown = table
-        if not self.study.full:
-            shown = table[table["statistic"].isin(_HEADLINE).to_numpy()]
-        if len(shown):
-            self.study.statistics.extend(to_statistics(shown))
-        self._count(table)
-        return table
+        # Tables that are split alike are one family; records name what each was split by.
+        alike: dict[tuple[str, ...], list[pd.DataFrame]] = defaultdict(list)
+        for table in self._tables:
+            alike[_split_by(table)].append(table)
+        stacked = [_with_fdr(stack_tables(tables), split) for split, tables in alike.items()]
+        for table in stacked:
+            shown = table if self.study.full else table[table["statistic"].isin(_HEADLINE).to_numpy()]
+            if len(shown):
+                self.study.statistics.extend(to_statistics(shown))
+        whole = stack_tables(stacked)
+        by = list(dict.fromkeys(name for split in alike for name in split))
+        whole = whole[[*by, *(name for name in whole.columns if name not in by)]]
+        self.study.tables[self.key or self.name] = whole
+        self._count(whole)
+        return whole
 
     def _count(self, table: pd.DataFrame) -> None:
         if "quantity" not in table:
@@ -232,11 +243,18 @@ class Analysis:
         self.study.refused[group].setdefault(self.name, reason)
 
 
-def _with_fdr(table: pd.DataFrame) -> pd.DataFrame:
-    """Add p adjusted for the number of regions, within each quantity and statistic."""
+def _split_by(table: pd.DataFrame) -> tuple[str, ...]:
+    """Columns by which a table of statistics was split: those before the name of the statistic."""
+    columns = list(table.columns)
+    return tuple(map(str, columns[: columns.index("statistic")]))
+
+
+def _with_fdr(table: pd.DataFrame, split: Sequence[str]) -> pd.DataFrame:
+    """Add p adjusted for the number of regions, within each quantity, statistic and comparison."""
     if "p" not in table or "region" not in table or table["region"].nunique() < 2:
         return table
     order = list(table.columns)
-    adjusted: Any = adjust_p(table, family=["quantity", "statistic"])
+    family = [name for name in split if name != "region"]
+    adjusted: Any = adjust_p(table, family=[*family, "statistic"])
     order.insert(order.index("p") + 1, "p_fdr")
     return adjusted[order]  # type: ignore[no-any-return]

@@ -23,8 +23,9 @@ __all__ = ["analyse_components", "plan_next_study", "random_terms"]
 _DIFFERENCES = (Difference(number=3.0, percent=True), Difference(number=5.0, percent=True))
 _RC_FACTOR = 1.25
 _ICC_WIDTH = 0.2
-#: With more groups than this, shares of variance go without intervals, which cost most of the time.
-_MANY_GROUPS = 120
+#: With more groups than this, shares of variance stay in the figure: their intervals take most of
+#: the time and add little to those of the variances.
+_MANY_GROUPS = 10
 
 
 def random_terms(study: Study) -> tuple[str, ...]:
@@ -70,13 +71,18 @@ def analyse_components(study: Study) -> None:
         "adaptive": adaptive,
         "by": BY,
         "level": settings.level,
-        "shares": len(study.groups) <= _MANY_GROUPS,
+        "shares": len(study.groups) <= _MANY_GROUPS or settings.detail == "full",
         "nan_policy": "omit",
     }
     for _, unit, part in study.by_quantity():
-        analysis.run(part, partial(variance_components, value="value", unit=unit, **options))
+        analysis.run(part, partial(variance_components, value="value", unit=_plain(unit), **options))
     analysis.finish()
     _between_sessions(study, terms)
+
+
+def _plain(unit: str) -> str:
+    """Leave out the unit of what has none: a variance of 1^2 helps nobody."""
+    return "" if unit == "1" else unit
 
 
 def _between_sessions(study: Study, terms: tuple[str, ...]) -> None:
@@ -153,7 +159,7 @@ def _effects(
     study: Study, group: tuple[str, str], mean: float, spreads: tuple[float, float, float]
 ) -> list[Statistic]:
     """Sample sizes to find differences, in units or in percent of the mean."""
-    quantity, region = group
+    quantity = group[0]
     scope = study.long.scopes[quantity]
     asked = [d for d in study.settings.difference if d.quantity in ("", quantity)]
     wanted = asked or ([] if study.settings.difference else list(_DIFFERENCES))
@@ -174,7 +180,6 @@ def _effects(
             study.refused[group].setdefault("planning", str(error))
             continue
         rows += [_size_row(study, group, row, words) for row in table.to_dict("records")]
-    del region
     return rows
 
 

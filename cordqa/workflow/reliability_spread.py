@@ -34,8 +34,9 @@ def analyse_spread(study: Study) -> None:
 def _repeatability(study: Study) -> None:
     design, settings = study.design, study.settings
     if not design.repeated:
-        where = f" on the same {design.machine}" if design.machine else ""
-        study.skip("Repeatability", f"nobody was measured twice{where}")
+        where = {"site": "at one site", "vendor": "on scanners of one vendor"}
+        place = where.get(design.machine, "on one scanner" if design.machine else "")
+        study.skip("Repeatability", f"nobody was measured twice {place}".strip())
         return
     analysis = Analysis(study, "repeatability")
     within = design.machine or None
@@ -73,8 +74,8 @@ def _reproducibility(study: Study) -> None:
         return
     if not design.crossed:
         message = (
-            f"nobody was measured on two {machine}s, so that differences between {machine}s and between "
-            "people cannot be told apart"
+            f"nobody was measured {'at' if machine == 'site' else 'on'} two {machine}s, so that differences "
+            f"between {machine}s and between people cannot be told apart"
         )
         study.skip("Reproducibility", message)
         return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cordqa.io.tables import DroppedLine
 from cordqa.records import Notice, Severity
 from cordqa.workflow.reliability_roles import Roles
 
@@ -72,6 +73,8 @@ class LongTable:
     name : str
     n_rows : int
         Rows of the file.
+    dropped : tuple of DroppedLine
+        Lines of the file that are no rows.
     """
 
     frame: pd.DataFrame
@@ -81,6 +84,7 @@ class LongTable:
     name: str
     n_rows: int
     notices: list[Notice] = field(default_factory=list)
+    dropped: tuple[DroppedLine, ...] = ()
 
     def note(self, code: str, message: str, severity: Severity = Severity.WARNING, where: str = "") -> None:
         """Keep a remark."""

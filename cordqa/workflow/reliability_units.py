@@ -128,6 +128,8 @@ def _convert(long: LongTable, rows: Mask, unit: str, target: str, scope: Scope) 
 
 def _suspect_mixed(long: LongTable, name: str, scope: Scope) -> None:
     """Say when the values of one region fall apart into two clouds far from each other."""
+    if scope.scale != "ratio":
+        return
     used = long.used
     used = used[(used["quantity"] == name) & (used["value"] > 0)]
     for region, part in used.groupby("region", sort=False, observed=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from cordqa.engines.protocol import Contrast, Estimator
 from cordqa.errors import ConfigError
@@ -115,7 +115,11 @@ def propseg(
 ) -> Command:
     """Segment the cord by propagation."""
     words = _words(
-        ("-i", image), ("-c", contrast), ("-init-centerline", centerline), ("-o", output), ("-qc", quality_folder)
+        ("-i", image),
+        ("-c", contrast),
+        ("-init-centerline", centerline),
+        ("-o", output),
+        ("-qc", quality_folder),
     )
     return Command("sct_propseg", words, (output,), _present(image, centerline))
 
@@ -137,7 +141,9 @@ def label_vertebrae(
 ) -> Command:
     """Number the levels from labelled discs, or from the image alone."""
     if contrast not in (Contrast.T1, Contrast.T2):
-        raise ConfigError("levels are labelled on T1w or T2w images only", found=contrast, expected="t1 or t2")
+        raise ConfigError(
+            "levels are labelled on T1w or T2w images only", found=contrast, expected="t1 or t2"
+        )
     words = _words(
         ("-i", image),
         ("-s", segmentation),
@@ -184,7 +190,9 @@ def register_to_template(
         raise ConfigError("is not a reference", found=str(reference), expected="template or subject")
     if reference == "subject" and n_labels is not None and n_labels > _MAX_SUBJECT_LABELS:
         raise ConfigError(
-            "registration in the subject's space takes one or two labels", found=str(n_labels), expected="1 or 2"
+            "registration in the subject's space takes one or two labels",
+            found=str(n_labels),
+            expected="1 or 2",
         )
     words = _words(
         ("-i", image),
@@ -199,9 +207,7 @@ def register_to_template(
     )
     names = ("warp_template2anat", "warp_anat2template", "template2anat", "anat2template")
     outputs = _folder(folder, *(f"{name}.nii.gz" for name in names))
-    return Command(
-        "sct_register_to_template", words, outputs, _present(image, segmentation, bodies, discs)
-    )
+    return Command("sct_register_to_template", words, outputs, _present(image, segmentation, bodies, discs))
 
 
 def warp_template(
@@ -365,12 +371,23 @@ def correct_motion(
     mask: str | None = None,
     group_size: int | None = None,
     folder: str | None = None,
+    quality_folder: str | None = None,
+    quality_segmentation: str | None = None,
 ) -> Command:
     """Align the volumes of a diffusion series; ``group_size`` volumes move together (3 by default)."""
+    if quality_folder and not quality_segmentation:
+        raise ConfigError("the quality report of motion correction needs a segmentation")
     if group_size is not None and group_size < 1:
         raise ConfigError("the group size of motion correction is too small", found=str(group_size))
     words = _words(
-        ("-i", image), ("-bvec", bvecs), ("-bval", bvals), ("-m", mask), ("-g", group_size), ("-ofolder", folder)
+        ("-i", image),
+        ("-bvec", bvecs),
+        ("-bval", bvals),
+        ("-m", mask),
+        ("-g", group_size),
+        ("-ofolder", folder),
+        ("-qc", quality_folder),
+        ("-qc-seg", quality_segmentation),
     )
     stem, ending = split_name(image)
     outputs = _folder(

@@ -156,7 +156,9 @@ def search_toolbox(option: Path | None = None, *, environ: Mapping[str, str] | N
             break
     if not rejected:
         rejected.append(
-            Rejected("search", f"neither {OPTION_VARIABLE} nor {TOOLBOX_VARIABLE} is set, no sct_version on PATH")
+            Rejected(
+                "search", f"neither {OPTION_VARIABLE} nor {TOOLBOX_VARIABLE} is set, no sct_version on PATH"
+            )
         )
     return Search(None, tuple(rejected))
 

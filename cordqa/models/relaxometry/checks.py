@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cordqa.errors import InputError
 
-__all__ = ["broadcast_to_signal", "check_range", "check_signal", "check_times"]
+__all__ = ["broadcast_to_signal", "check_range", "check_repetition_times", "check_signal", "check_times"]
 
 Array = NDArray[np.float64]
 
@@ -68,3 +68,35 @@ def broadcast_to_signal(values: ArrayLike, shape: tuple[int, ...], name: str) ->
         raise InputError(
             f"{name} does not match the signal", found=f"shape {array.shape}", expected=f"{shape}"
         ) from error
+
+
+def check_repetition_times(times: ArrayLike | None, inversion: Array, echo_time_s: float) -> Array:
+    """Return one repetition time per image (infinite: full recovery), refusing impossible ones.
+
+    Raises
+    ------
+    InputError
+        If their number does not fit, or one leaves no time for the inversion and the echo.
+    """
+    if times is None:
+        return np.full(inversion.shape, np.inf)
+    given = np.asarray(times, dtype=float)
+    if given.shape not in ((), (1,), inversion.shape):
+        raise InputError(
+            "there must be one repetition time, or one per inversion time",
+            found=f"{given.size}",
+            expected=f"{inversion.size}",
+        )
+    repetition = np.broadcast_to(given, inversion.shape).astype(float)
+    finite = np.where(np.isposinf(repetition), 0.0, repetition)
+    check_times(finite, "repetition times", longest_s=120.0)
+    if not 0 <= echo_time_s < np.inf:
+        raise InputError("the echo time must be finite and not negative", found=f"{echo_time_s}")
+    if (repetition <= inversion + echo_time_s / 2).any():
+        worst = int(np.argmin(repetition - inversion))
+        raise InputError(
+            "a repetition time is shorter than its inversion time and echo",
+            found=f"TR {repetition[worst]:g} s at TI {inversion[worst]:g} s",
+            todo="give the time between inversions, or none for full recovery",
+        )
+    return repetition

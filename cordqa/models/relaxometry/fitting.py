@@ -24,7 +24,10 @@ __all__ = [
     "Problem",
     "RelaxometryFit",
     "Solution",
+    "check_samples",
+    "first_reason",
     "fit_by_pattern",
+    "refuse_negative",
 ]
 
 Array = NDArray[np.float64]
@@ -208,18 +211,14 @@ def fit_by_pattern(
     allow_negative : bool
         Whether real samples may be negative; they may not in a magnitude.
     """
-    data, used, sd = _checked(signal, n_images, valid, noise_sd)
-    if not allow_negative and data.dtype.kind == "f" and (data[used] < 0).any():
-        raise InputError(
-            "a magnitude cannot be negative",
-            found=f"{data[used].min():g}",
-            todo="say that the data are signed, or give the magnitude",
-        )
+    data, used, sd = check_samples(signal, n_images, valid, noise_sd)
+    if not allow_negative:
+        refuse_negative(data, used)
     shape = data.shape[:-1]
     flat, mask = data.reshape(-1, n_images), used.reshape(-1, n_images)
     deviation = None if sd is None else sd.reshape(-1, n_images)
     store = _Store(len(flat), n_images, names)
-    store.refuse(_first_reason(flat, mask, deviation, np.asarray(distinct), minimum))
+    store.refuse(first_reason(flat, mask, deviation, np.asarray(distinct), minimum))
     if refused is not None:
         store.refuse(refused.reshape(-1))
     for problem in _problems(flat, mask, deviation, store.reason == ""):
@@ -227,9 +226,10 @@ def fit_by_pattern(
     return store.result(shape, mask, model)
 
 
-def _checked(
+def check_samples(
     signal: ArrayLike, n_images: int, valid: ArrayLike | None, noise_sd: ArrayLike | None
 ) -> tuple[NDArray[Any], Mask, Array | None]:
+    """Return the samples, which of them to use, and their noise (None: not stated)."""
     data = check_signal(signal, n_images)
     used = np.isfinite(data)
     if valid is not None:
@@ -245,13 +245,30 @@ def _checked(
     return data, used, deviation
 
 
-def _first_reason(
+def refuse_negative(data: NDArray[Any], used: Mask) -> None:
+    """Refuse magnitudes below zero; complex samples are let through.
+
+    Raises
+    ------
+    InputError
+        If a sample to be used is negative.
+    """
+    if data.dtype.kind == "f" and (data[used] < 0).any():
+        raise InputError(
+            "a magnitude cannot be negative",
+            found=f"{data[used].min():g}",
+            todo="say that the data are signed, or give the magnitude",
+        )
+
+
+def first_reason(
     flat: NDArray[Any],
     mask: Mask,
     deviation: Array | None,
     distinct: NDArray[np.generic],
     minimum: int,
 ) -> NDArray[np.str_]:
+    """Say which curves (m, n) cannot be fitted: too few distinct settings, or nothing but noise."""
     _, setting = np.unique(distinct, return_inverse=True)
     n_settings = int(setting.max()) + 1
     present = np.stack([mask[:, setting == s].any(axis=1) for s in range(n_settings)], axis=1)

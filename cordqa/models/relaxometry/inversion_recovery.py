@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cordqa.errors import InputError
-from cordqa.models.relaxometry.checks import check_range, check_times
+from cordqa.models.relaxometry.checks import check_range, check_repetition_times, check_times
 from cordqa.models.relaxometry.fitting import (
     AT_BOUND,
     OUTSIDE_RANGE,
@@ -36,7 +36,7 @@ from cordqa.models.relaxometry.inversion_search import (
 )
 from cordqa.models.relaxometry.least_squares import solve_least_squares
 
-__all__ = ["correct_phase", "fit_inversion_recovery"]
+__all__ = ["correct_phase", "describe_data", "fit_inversion_recovery"]
 
 Array = NDArray[np.float64]
 
@@ -107,7 +107,7 @@ def fit_inversion_recovery(
     0.25
     """
     inversion = check_times(inversion_times_s, "inversion times", longest_s=60.0)
-    repetition = _repetition_times(repetition_times_s, inversion, echo_time_s)
+    repetition = check_repetition_times(repetition_times_s, inversion, echo_time_s)
     low, high = check_range(t1_range_s, "T1")
     factor = _factor(inversion_angle_deg)
     timing = InversionTiming(inversion, repetition, echo_time_s, factor)
@@ -149,35 +149,15 @@ def _factor(inversion_angle_deg: float | None) -> float | None:
     return float(1 - np.cos(np.deg2rad(inversion_angle_deg)))
 
 
+def describe_data(signed: bool, is_complex: bool) -> str:
+    """Say what kind of signal was fitted, for the methods text."""
+    return "complex" if is_complex else "signed" if signed else "magnitude with polarity restoration"
+
+
 def _describe(signed: bool, is_complex: bool, factor: float | None) -> str:
-    data = "complex" if is_complex else "signed" if signed else "magnitude with polarity restoration"
+    data = describe_data(signed, is_complex)
     inversion = "inversion factor free" if factor is None else f"inversion factor {factor:.3f}"
     return f"inversion recovery with TR, {data}, {inversion}, least squares over a T1 grid"
-
-
-def _repetition_times(times: ArrayLike | None, inversion: Array, echo_time_s: float) -> Array:
-    if times is None:
-        return np.full(inversion.shape, np.inf)
-    given = np.asarray(times, dtype=float)
-    if given.shape not in ((), (1,), inversion.shape):
-        raise InputError(
-            "there must be one repetition time, or one per inversion time",
-            found=f"{given.size}",
-            expected=f"{inversion.size}",
-        )
-    repetition = np.broadcast_to(given, inversion.shape).astype(float)
-    finite = np.where(np.isposinf(repetition), 0.0, repetition)
-    check_times(finite, "repetition times", longest_s=120.0)
-    if not 0 <= echo_time_s < np.inf:
-        raise InputError("the echo time must be finite and not negative", found=f"{echo_time_s}")
-    if (repetition <= inversion + echo_time_s / 2).any():
-        worst = int(np.argmin(repetition - inversion))
-        raise InputError(
-            "a repetition time is shorter than its inversion time and echo",
-            found=f"TR {repetition[worst]:g} s at TI {inversion[worst]:g} s",
-            todo="give the time between inversions, or none for full recovery",
-        )
-    return repetition
 
 
 def _solve(

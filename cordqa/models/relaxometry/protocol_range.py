@@ -25,6 +25,7 @@ from cordqa.models.relaxometry.signal import (
 )
 
 __all__ = [
+    "InversionKnowledge",
     "ProtocolRange",
     "inversion_recovery_range",
     "multi_echo_range",
@@ -36,6 +37,8 @@ Array = NDArray[np.float64]
 #: Relaxation times looked at: 1 ms to 20 s in steps of 3 %.
 _GRID = np.exp(np.arange(np.log(0.001), np.log(20.0), 0.03))
 _STEP = 1e-5
+#: A parameter known exactly counts as known this well, so that its precision stays finite.
+_SMALLEST_SD = 1e-9
 #: Angle at which an unknown inversion is judged.
 _NOMINAL_INVERSION_DEG = 180.0
 
@@ -91,25 +94,43 @@ class ProtocolRange:
         return np.where(known, error, np.nan)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InversionKnowledge:
+    """Inversion factor and offset of the inversion time of a scan, with their standard deviations.
+
+    ``factor_sd`` is that of the factor in any one region: how well the scan's is known, and by how
+    much regions differ from it.
+    """
+
+    factor: float
+    factor_sd: float
+    offset_s: float = 0.0
+    offset_sd_s: float = 0.0
+
+
 def inversion_recovery_range(
     inversion_times_s: ArrayLike,
     *,
     repetition_times_s: ArrayLike | None = None,
     echo_time_s: float = 0.0,
     inversion_angle_deg: float | None = None,
+    pooled: InversionKnowledge | None = None,
     snr: float = 100.0,
     largest_relative_error: float = 0.10,
 ) -> ProtocolRange:
     """T1 range of an inversion-recovery protocol.
 
     ``snr`` is that of a fully relaxed pixel, M0 over noise.  With the inversion factor free
-    (``inversion_angle_deg=None``) a TR that varies with TI can leave a gap of T1 in the middle;
-    the range then ends at the gap.
+    (neither ``inversion_angle_deg`` nor ``pooled``) a TR that varies with TI can leave a gap of T1 in
+    the middle; the range then ends at the gap.
 
     Parameters
     ----------
     inversion_times_s, repetition_times_s, echo_time_s, inversion_angle_deg
         As in :func:`~cordqa.models.relaxometry.inversion_recovery.fit_inversion_recovery`.
+    pooled : InversionKnowledge, optional
+        What other regions of the scan tell of its inversion, for a region of a pooled fit; then
+        ``inversion_angle_deg`` is not used.
     snr, largest_relative_error : float
         See the module.
     """
@@ -118,14 +139,18 @@ def inversion_recovery_range(
     angle = _NOMINAL_INVERSION_DEG if inversion_angle_deg is None else inversion_angle_deg
 
     def signal(parameters: Array) -> Array:
-        t1, m0, b = np.exp(parameters[0]), parameters[1], parameters[2]
+        t1, m0, b, offset = np.exp(parameters[0]), parameters[1], parameters[2], parameters[3]
         steady = inversion_recovery_steady_term(t1, repetition, echo_time_s=echo_time_s)
-        curve: Array = m0 * (1 - b * exponential_decay(inversion, t1) + (b - 1) * steady)
+        curve: Array = m0 * (1 - b * exponential_decay(inversion + offset, t1) + (b - 1) * steady)
         return curve
 
-    factor = 1 - np.cos(np.deg2rad(angle))
+    if pooled is not None:
+        others = np.array([1.0, pooled.factor, pooled.offset_s])
+        known = np.array([np.inf, np.inf, pooled.factor_sd, pooled.offset_sd_s])
+        return _range(signal, others, 4, snr, largest_relative_error, relative=False, known_sd=known)
+    others = np.array([1.0, 1 - np.cos(np.deg2rad(angle)), 0.0])
     n_free = 3 if inversion_angle_deg is None else 2
-    return _range(signal, np.array([1.0, factor]), n_free, snr, largest_relative_error, relative=False)
+    return _range(signal, others, n_free, snr, largest_relative_error, relative=False)
 
 
 def variable_flip_angle_range(
@@ -176,10 +201,16 @@ def _range(
     limit: float,
     *,
     relative: bool,
+    known_sd: Array | None = None,
 ) -> ProtocolRange:
     if not (snr > 0 and limit > 0):
         raise InputError("SNR and error limit must be positive", found=f"{snr} and {limit}")
-    errors = np.array([_bound(signal, np.array([t, *others]), n_free, relative) for t in np.log(_GRID)]) / snr
+    precision = np.zeros(n_free)
+    if known_sd is not None:
+        # The bound is for unit noise, at which a parameter is known snr times worse.
+        precision = 1 / (np.maximum(known_sd, _SMALLEST_SD) * snr) ** 2
+    bounds = [_bound(signal, np.array([t, *others]), precision, relative) for t in np.log(_GRID)]
+    errors = np.array(bounds) / snr
     low, high = _interval_around_best(errors, limit)
     return ProtocolRange(
         low_s=low,
@@ -191,15 +222,20 @@ def _range(
     )
 
 
-def _bound(signal: Callable[[Array], Array], at: Array, n_free: int, relative: bool) -> float:
-    """Cramer-Rao bound of ln(T) for unit noise; infinite where the information is singular."""
+def _bound(signal: Callable[[Array], Array], at: Array, precision: Array, relative: bool) -> float:
+    """Cramer-Rao bound of ln(T) for unit noise; infinite where the information is singular.
+
+    The first parameters are free; ``precision`` says how well each is known beforehand (0: not).
+    """
+    n_free = precision.size
     steps = np.eye(at.size)[:n_free] * _STEP
     derivatives = np.array([(signal(at + step) - signal(at - step)) / (2 * _STEP) for step in steps])
-    size = np.sqrt((derivatives**2).sum(axis=1))
-    if derivatives.shape[1] < n_free or not np.isfinite(size).all() or size.min() < 1e-9:
+    size = np.sqrt((derivatives**2).sum(axis=1) + precision)
+    n_unknown = np.count_nonzero(precision == 0)
+    if derivatives.shape[1] < n_unknown or not np.isfinite(size).all() or size.min() < 1e-9:
         return np.inf
     unit = derivatives / size[:, None]
-    information = unit @ unit.T
+    information = unit @ unit.T + np.diag(precision / size**2)
     if np.linalg.cond(information) > 1e10:
         return np.inf
     error = np.sqrt(np.linalg.inv(information)[0, 0]) / size[0]

@@ -65,6 +65,7 @@ def inversion_recovery_signal(
     *,
     m0: ArrayLike = 1.0,
     inversion_angle_deg: ArrayLike = 180.0,
+    inversion_factor: ArrayLike | None = None,
     repetition_time_s: ArrayLike = np.inf,
     echo_time_s: ArrayLike = 0.0,
 ) -> Array:
@@ -87,6 +88,8 @@ def inversion_recovery_signal(
         Equilibrium signal.
     inversion_angle_deg : array_like
         180 is a perfect inversion; an adiabatic pulse of efficiency f has cos th = -f.
+    inversion_factor : array_like, optional
+        b = 1 - cos th in place of the angle; a fit may find it slightly above 2.
     repetition_time_s : array_like
         Time between inversions; infinity for full recovery.  May vary with the inversion time.
     echo_time_s : array_like
@@ -107,6 +110,8 @@ def inversion_recovery_signal(
     1.0
     """
     inversion = np.cos(np.deg2rad(np.asarray(inversion_angle_deg, dtype=float)))
+    if inversion_factor is not None:
+        inversion = 1 - np.asarray(inversion_factor, dtype=float)
     steady = inversion_recovery_steady_term(t1_s, repetition_time_s, echo_time_s=echo_time_s)
     recovery = exponential_decay(inversion_time_s, t1_s)
     signal: Array = np.asarray(m0) * (1 - (1 - inversion) * recovery - inversion * steady)

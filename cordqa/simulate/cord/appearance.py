@@ -1,4 +1,4 @@
-"""From geometry to an image: contrast, texture, scanner, and the normalisation of the network.
+"""From geometry to an image: contrast, texture, scanner.
 
 Contrasts are loose families (intensities relative to the brightest tissue), not simulations of
 one protocol: a network that has seen all of them cannot rely on any.  Within each family the
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cordqa.simulate.cord.anatomy import Scene, Tissue
 from cordqa.simulate.cord.shapes import Array, smooth_field
 
-__all__ = ["FAMILIES", "acquire", "draw_contrast", "normalise_locally", "paint"]
+__all__ = ["FAMILIES", "acquire", "draw_contrast", "paint"]
 
 _RANGES = Mapping[Tissue, tuple[float, float]]
 _T = Tissue
@@ -145,31 +145,3 @@ def _add_noise(image: Array, rng: np.random.Generator) -> Array:
     if rng.random() < 0.5:
         return np.asarray(real)
     return np.asarray(np.hypot(real, sd * rng.standard_normal(image.shape, dtype=np.float32)))
-
-
-def normalise_locally(image: Array, pixel_mm: float, *, window_mm: float = 21.0) -> Array:
-    """Subtract the mean and divide by the standard deviation of the surroundings.
-
-    The statistics are those of a window that moves with the pixel, so that the result does not
-    depend on the field of view, on the receive profile or on the units of the image.
-
-    Parameters
-    ----------
-    image : ndarray, shape (nx, ny)
-    pixel_mm : float
-    window_mm : float
-        Width of the moving window (applied twice, which makes it a triangle).
-    """
-    from scipy.ndimage import uniform_filter
-
-    width = max(int(round(window_mm / pixel_mm)) // 2 * 2 + 1, 3)
-
-    def mean(values: Array) -> Array:
-        return np.asarray(uniform_filter(uniform_filter(values, width, mode="reflect"), width, mode="reflect"))
-
-    values = np.asarray(image, dtype=np.float32)
-    scale = float(np.abs(values).mean()) + 1e-12
-    values = values / np.float32(scale)
-    centred = values - mean(values)
-    spread = np.sqrt(np.maximum(mean(centred * centred), 0.0)) + np.float32(0.03)
-    return np.asarray(np.clip(centred / spread, -6.0, 6.0), dtype=np.float32)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cordqa.simulate.cord.anatomy import Kind, Scene, draw_scene
-from cordqa.simulate.cord.appearance import acquire, draw_contrast, normalise_locally, paint
+from cordqa.simulate.cord.appearance import acquire, draw_contrast, paint
 from cordqa.simulate.cord.shapes import Array
 
 __all__ = ["GRID_MM", "Section", "draw_sections", "sections"]
@@ -30,11 +30,13 @@ class Section:
     Attributes
     ----------
     image : ndarray, shape (n, n)
-        Locally normalised image, zero outside the field of view.
+        Image in arbitrary units, zero outside the field of view.
     cord, sac : ndarray, shape (n, n)
         Part of each pixel inside the cord, and inside the dural sac.
     weight : ndarray, shape (n, n)
         One inside the field of view, zero outside.
+    window : tuple of slice
+        The field of view.
     kind : Kind
     """
 
@@ -42,6 +44,7 @@ class Section:
     cord: Array
     sac: Array
     weight: Array
+    window: tuple[slice, slice]
     kind: Kind
 
 
@@ -82,9 +85,11 @@ def _show(scene: Scene, rng: np.random.Generator, family: str) -> Section:
     window = _field_of_view(rng, size)
     shown = np.zeros_like(image)
     weight = np.zeros_like(image)
-    shown[window] = normalise_locally(image[window], scene.pixel_mm)
+    shown[window] = image[window]
     weight[window] = 1.0
-    return Section(image=shown, cord=scene.cord, sac=scene.sac, weight=weight, kind=scene.kind)
+    return Section(
+        image=shown, cord=scene.cord, sac=scene.sac, weight=weight, window=window, kind=scene.kind
+    )
 
 
 def _field_of_view(rng: np.random.Generator, size: int) -> tuple[slice, slice]:
