@@ -11,16 +11,17 @@ __all__ = ["demo"]
 
 
 def demo(
-    out: Annotated[Path, typer.Argument(metavar="[OUT]", help="Folder for scans and report.")] = Path(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for scans and report.")] = Path(
         "cordqa-demo"
     ),
-    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 20_201,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.", min=0)] = 20_201,
     repeats: Annotated[int, typer.Option(help="Sessions per scanner.", min=1, max=10)] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
 ) -> None:
     """Simulate a phantom on scanners of three vendors, then analyse it like real scans.
 
-    The report is expected to show failures: one scanner is simulated with a planted fault.
+    Faults are planted: the T1 of one scanner is biased, images are clipped, echoes are
+    stimulated.  The notes of the report say which, so that what was found can be compared.
     The exit status is 0 when the demonstration itself ran to its end.
     """
     from cordqa.cli._output import finish, progress

@@ -36,6 +36,7 @@ def doctor() -> None:
     except DefinitionError as error:
         problems += 1
         print(f"MISSING: {error}")
+    _toolbox()
     print("all is there" if not problems else f"{problems} things are missing: install cordqa again")
     raise typer.Exit(1 if problems else 0)
 
@@ -48,3 +49,26 @@ def _package(name: str, *, needed: bool, note: str = "") -> int:
         return int(needed)
     print(f"{name} {version}{f' ({note})' if note else ''}")
     return 0
+
+
+def _toolbox() -> None:
+    """Say what is there of the Spinal Cord Toolbox; it is optional, so nothing here is a failure."""
+    from cordqa.engines.sct.locate import OPTION_VARIABLE, list_pieces, search_toolbox
+
+    search = search_toolbox()
+    toolbox = search.toolbox
+    if toolbox is None:
+        print("Spinal Cord Toolbox: not found (optional; cordqa cord uses its built-in engine)")
+        print(f"  looked at: {search.sentence()}")
+        print(f"  to use it: install it, then put it on PATH or set {OPTION_VARIABLE} to its folder")
+        return
+    print(f"Spinal Cord Toolbox {toolbox.version}: {toolbox.root} (found by {toolbox.found_by})")
+    for place in search.rejected:
+        print(f"  not used: {place.place}: {place.reason}")
+    for piece in list_pieces(toolbox):
+        if not piece.available:
+            print(f"  cannot {piece.step}: {piece.reason}; {piece.todo}")
+        elif piece.reason:
+            print(f"  {piece.step}: {piece.reason}")
+    if all(piece.available for piece in list_pieces(toolbox)):
+        print("  all its pieces are there")

@@ -16,6 +16,7 @@ class Things(StrEnum):
 
     PHANTOMS = "phantoms"
     QUANTITIES = "quantities"
+    ENGINES = "engines"
     MODELS = "models"
 
 
@@ -24,7 +25,13 @@ def list_things(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the phantoms, quantities or models that cordqa knows."""
-    rows = {Things.PHANTOMS: _phantoms, Things.QUANTITIES: _quantities, Things.MODELS: _models}[things]()
+    makers = {
+        Things.PHANTOMS: _phantoms,
+        Things.QUANTITIES: _quantities,
+        Things.ENGINES: _engines,
+        Things.MODELS: _models,
+    }
+    rows = makers[things]()
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return
@@ -46,6 +53,16 @@ def _quantities() -> list[dict[str, str]]:
         {"id": q.id, "unit": q.unit, "scale": q.scale, "description": f"[{q.unit}] {q.description}"}
         for q in QUANTITIES.values()
     ]
+
+
+def _engines() -> list[dict[str, str]]:
+    from cordqa.engines.registry import ENGINES
+
+    words = {
+        "builtin": "Built in: no other program, no download",
+        "sct": "The Spinal Cord Toolbox, called as a program",
+    }
+    return [{"id": name, "description": words.get(name, "")} for name in ENGINES]
 
 
 def _models() -> list[dict[str, str]]:

@@ -158,7 +158,7 @@ class EngineRow:
     slices : tuple of int
         Slice numbers from inferior to superior.
     level : str
-        Vertebral level or levels (``4``, ``2:5``); empty where not known.
+        Vertebral level or levels (``C4``, ``C2-C5``); empty where not known.
     n_voxels : float
         Sum of the weights of the voxels, which need not be whole.
     coverage : float

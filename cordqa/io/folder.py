@@ -180,6 +180,10 @@ def _read_headers(work: _Work, sources: Sequence[str], caught: list[warnings.War
 def _read_one(work: _Work, source: str) -> list[Frame] | Ignored:
     """Read one file by what it is, or say why it is passed over."""
     name = source.rpartition("/")[2].lower()
+    if name in ("phantom.yaml", "phantom.yml") and "/" in source:
+        text = "only a phantom.yaml in the folder that was given is read; this one was passed over"
+        work.note(Severity.WARNING, "phantom.misplaced", text, printable(source))
+        return Ignored("phantom file in a subfolder")
     if source in ("phantom.yaml", "phantom.yml", "phantom.json"):
         facts = read_phantom_file(work.root / source, limit=work.limits.max_sidecar_bytes)
         _learn(work, facts, source)

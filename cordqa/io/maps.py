@@ -17,14 +17,19 @@ __all__ = ["ScalarMap", "read_b1_map"]
 
 #: A relative transmit field outside this range on average is another quantity or another unit.
 _LOWEST_B1, _HIGHEST_B1 = 0.3, 2.0
+#: Volume of a voxel (mm3) below which an affine is degenerate.
+_FLAT = 1e-9
 _PERCENT = 100.0
+#: A sample needs at least this share of its interpolation weight from voxels that hold a value.
+_KNOWN_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ScalarMap:
     """A map with its place in space.
 
-    ``values`` has shape (i, j, k) and ``affine`` takes (i, j, k, 1) to RAS+ millimetres.
+    ``values`` has shape (i, j, k), NaN where the map says nothing, and ``affine`` takes
+    (i, j, k, 1) to RAS+ millimetres.
     """
 
     values: NDArray[np.float64]
@@ -32,7 +37,10 @@ class ScalarMap:
     name: str
 
     def on_grid(self, affine: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:
-        """Sample the map at the voxels of another grid by linear interpolation; NaN outside it."""
+        """Sample the map at the voxels of another grid by linear interpolation.
+
+        NaN outside the map, and where more of the neighbours are holes than not.
+        """
         from scipy import ndimage
 
         to_map = np.linalg.inv(self.affine) @ affine
@@ -41,8 +49,13 @@ class ScalarMap:
         # A single slice still covers half a voxel to either side of its middle.
         limit = np.array(self.values.shape)[:, None] - 0.5
         inside = ((place >= -0.5) & (place <= limit)).all(axis=0)
-        sampled = ndimage.map_coordinates(self.values, place, order=1, mode="nearest")
-        return np.where(inside, sampled, np.nan).reshape(tuple(shape))
+        known = np.isfinite(self.values)
+        share = ndimage.map_coordinates(known.astype(float), place, order=1, mode="nearest")
+        # Interpolating the known voxels alone keeps holes from spreading into good neighbours.
+        total = ndimage.map_coordinates(np.where(known, self.values, 0.0), place, order=1, mode="nearest")
+        usable = inside & (share >= _KNOWN_SHARE)
+        sampled = np.divide(total, share, out=np.full(share.shape, np.nan), where=usable)
+        return np.asarray(sampled).reshape(tuple(shape))
 
 
 def read_b1_map(path: Path) -> ScalarMap:
@@ -78,6 +91,10 @@ def read_b1_map(path: Path) -> ScalarMap:
         raise InputError(
             "a B1 map has three axes", where=name, found=" x ".join(map(str, shape)), expected="3"
         )
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < _FLAT:
+        raise UnreadableFileError(
+            "has no usable orientation in its header", where=name, todo="convert the map again"
+        )
     return ScalarMap(_as_ratio(values, name), affine, name)
 
 
@@ -95,6 +112,4 @@ def _as_ratio(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:
             found=f"a median of {typical:.3g}",
             expected="actual over nominal flip angle, about 1 or about 100 %",
         )
-    # Interpolation next to a hole would spread NaN over good voxels; holes take the median and
-    # lie outside the phantom.
-    return np.where(np.isfinite(ratio), ratio, typical)
+    return ratio

@@ -159,7 +159,8 @@ def _flatten(record: Any) -> dict[str, Any]:
     for field in fields(record):
         value = getattr(record, field.name)
         if isinstance(value, Entities):
-            row.update({f.name: getattr(value, f.name) for f in fields(value)})
+            # What the record itself says goes first: a verdict's subject is what was judged.
+            row = {f.name: getattr(value, f.name) for f in fields(value)} | row
         else:
             row[field.name] = value
     return row
@@ -169,7 +170,7 @@ def _columns(kind: type[Any]) -> list[str]:
     names: list[str] = []
     for field in fields(kind):
         names.extend([f.name for f in fields(Entities)] if field.name == "entities" else [field.name])
-    # A verdict and its entities may share a name; one column is enough.
+    # A verdict and its entities share the name "subject": the column is the verdict's own.
     return list(dict.fromkeys(names))
 
 

@@ -52,7 +52,23 @@ def split_runs(frames: Sequence[Frame], *, key: Key, place: Place) -> list[list[
     if most == 1 or complete:
         return in_turn
     in_sequence = _in_sequence(units, key=key, place=place)
-    return in_sequence if len(in_sequence) <= len(in_turn) else in_turn
+    if len(in_sequence) > len(in_turn) or _breaks_a_series(in_sequence, in_turn, key=key):
+        return in_turn
+    return in_sequence
+
+
+def _breaks_a_series(in_sequence: Sequence[list[Frame]], in_turn: Sequence[list[Frame]], *, key: Key) -> bool:
+    """Tell whether single images that exist twice would cut one series of images into two.
+
+    One image that was scanned or exported again is no second run of the whole list.
+    """
+
+    def sizes(runs: Sequence[list[Frame]]) -> list[int]:
+        return sorted((len({key(f) for f in run}) for run in runs), reverse=True)
+
+    whole = sizes(in_turn)
+    repeated = sum(whole[1:])
+    return sizes(in_sequence)[0] < whole[0] and 2 * repeated < whole[0]
 
 
 def _units(frames: Sequence[Frame], *, key: Key, place: Place) -> list[list[Frame]]:

@@ -164,7 +164,7 @@ def test_demo_refuses_a_folder_of_other_things(tmp_path: Path, capsys: pytest.Ca
     assert "error [" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("things", ["phantoms", "quantities", "models"])
+@pytest.mark.parametrize("things", ["phantoms", "quantities", "engines", "models"])
 def test_list(things: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["list", things, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
