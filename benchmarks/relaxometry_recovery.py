@@ -6,6 +6,9 @@ Each region is a set of pixels with complex Gaussian noise; SNR is M0 over the n
 except for variable flip angle, where it is the strongest image over the noise.  For magnitudes
 the region signal is the root mean square, with the noise floor measured.  A sphere marked "-"
 lies outside the range that the protocol determines.
+
+The pooled inversion recovery is simulated one scan of 14 spheres at a time, because its spheres
+share what goes wrong: the angle of the inversion, an offset of its time, and the gain of each image.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,7 @@ from cordqa.models.relaxometry.fitting import RelaxometryFit
 from cordqa.models.relaxometry.inversion_recovery import fit_inversion_recovery
 from cordqa.models.relaxometry.multi_echo import fit_multi_echo
 from cordqa.models.relaxometry.noise import correct_noise_floor, corrected_signal_sd
+from cordqa.models.relaxometry.pooled_inversion import fit_pooled_inversion_recovery, is_pooled
 from cordqa.models.relaxometry.protocol_range import (
     ProtocolRange,
     inversion_recovery_range,
@@ -190,6 +194,110 @@ def report(study: Study, settings: Settings, rng: np.random.Generator) -> None:
     )
 
 
+@dataclass(frozen=True)
+class Scan:
+    """What one inversion-recovery scan does to all its spheres, and what differs between them."""
+
+    name: str
+    ti: np.ndarray = field(default_factory=lambda: TI_SHORT)
+    tr: np.ndarray | float = 1.0
+    angle_deg: float = 180.0
+    offset_s: float = 0.0
+    gain: float = 0.0  # standard deviation from image to image, all spheres alike
+    spread: float = 0.0  # standard deviation of the inversion factor from sphere to sphere
+    added: float = 0.0  # standard deviation of what is added to each sample, over M0
+    bad: int | None = None  # this sphere gets a tenth of M0 added to its magnitudes
+    signed: bool = False
+    stated: bool = True
+
+
+def simulate_scan(scan: Scan, settings: Settings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Signal and its standard deviation, both (n_spheres, n_images)."""
+    factor = 1 - np.cos(np.deg2rad(scan.angle_deg)) + scan.spread * rng.standard_normal((T1_S.size, 1))
+    clean = inversion_recovery_signal(
+        scan.ti + scan.offset_s,
+        T1_S[:, None],
+        m0=M0,
+        inversion_factor=factor,
+        repetition_time_s=scan.tr,
+        echo_time_s=0.012,
+    )
+    clean = clean * np.exp(scan.gain * rng.standard_normal(scan.ti.size))
+    clean = clean + scan.added * M0 * rng.standard_normal(clean.shape)
+    sigma = M0 / settings.snr
+    if scan.signed:
+        sd = np.full(clean.shape, sigma / np.sqrt(settings.pixels))
+        return clean + sd * rng.standard_normal(clean.shape), sd
+    noise = sigma * rng.standard_normal((2, *clean.shape, settings.pixels))
+    square = ((clean[..., None] + noise[0]) ** 2 + noise[1] ** 2).mean(axis=-1)
+    signal = correct_noise_floor(square, 2 * sigma**2)
+    if scan.bad is not None:
+        signal[scan.bad] += 0.1 * M0
+    return signal, corrected_signal_sd(signal, 2 * sigma**2, np.array(settings.pixels))
+
+
+def report_scan(scan: Scan, settings: Settings, rng: np.random.Generator) -> None:
+    values, errors, covered, spent, alone = [], [], [], 0.0, 0
+    for _ in range(settings.repeats):
+        signal, sd = simulate_scan(scan, settings, rng)
+        began = time.process_time()
+        fit = fit_pooled_inversion_recovery(
+            signal,
+            scan.ti,
+            repetition_times_s=scan.tr,
+            echo_time_s=0.012,
+            signed=scan.signed,
+            noise_sd=sd if scan.stated else None,
+        )
+        spent += time.process_time() - began
+        alone += not is_pooled(fit)
+        low, high = fit.interval(0.95)
+        values.append(np.log(fit.parameters["t1_s"] / T1_S))
+        errors.append(fit.relative_standard_error)
+        covered.append(np.where(fit.ok, (low <= T1_S) & (high >= T1_S), np.nan))
+    counted = np.arange(T1_S.size) != scan.bad
+    cover = 100 * np.nanmean(covered, axis=0)
+    print(f"\n{scan.name}   [{spent / settings.repeats * 1e3:.0f} ms per scan, {alone} not pooled]")
+    print("  truth ms   " + "".join(f"{1e3 * t:8.1f}" for t in T1_S))
+    print("  bias %     " + "".join(f"{100 * b:8.2f}" for b in np.nanmean(values, axis=0)))
+    print("  scatter %  " + "".join(f"{100 * s:8.2f}" for s in np.nanstd(values, axis=0)))
+    print(
+        "  stated %   " + "".join(f"{100 * s:8.2f}" for s in np.sqrt(np.nanmean(np.square(errors), axis=0)))
+    )
+    print("  coverage % " + "".join(f"{c:8.1f}" for c in cover))
+    print(
+        f"  coverage {cover[counted].mean():.1f} % ({cover[counted].min():.1f} to {cover[counted].max():.1f})"
+    )
+
+
+def pooled_scans() -> tuple[Scan, ...]:
+    vary = {"tr": TR_SHORT}
+    long = {"ti": TI_LONG, "tr": 4.5}
+    return (
+        Scan("Pooled IR, 180 deg, TR 1 s, signed", signed=True),
+        Scan("Pooled IR, 180 deg, TR 1 s, magnitude"),
+        Scan("Pooled IR, the same, noise from scatter", stated=False),
+        Scan("Pooled IR, 165 deg, offset 4 ms", angle_deg=165, offset_s=0.004),
+        Scan("Pooled IR, 150 deg, offset 8 ms, TR varying", angle_deg=150, offset_s=0.008, **vary),
+        Scan("Pooled IR, TI 50-3000, TR 4.5 s, 170 deg", angle_deg=170, **long),
+        Scan("Pooled IR, gain drifts by 0.5 %", gain=0.005),
+        Scan("Pooled IR, gain drifts by 0.5 %, noise from scatter", gain=0.005, stated=False),
+        Scan("Pooled IR, gain drifts by 0.5 %, TR varying, 170 deg", gain=0.005, angle_deg=170, **vary),
+        Scan("Pooled IR, inversion factor spreads by 0.005, 160 deg", spread=0.005, angle_deg=160),
+        Scan("Pooled IR, inversion factor spreads by 0.02, 150 deg", spread=0.02, angle_deg=150),
+        Scan(
+            "Pooled IR, spread 0.02, drift 0.5 %, 0.1 % added, 150 deg, 3 ms",
+            spread=0.02,
+            gain=0.005,
+            added=0.001,
+            angle_deg=150,
+            offset_s=0.003,
+        ),
+        Scan("Pooled IR, 0.2 % of M0 added to every sample", added=0.002),
+        Scan("Pooled IR, sphere 5 ten per cent of M0 too bright", bad=4),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=1000)
@@ -251,6 +359,8 @@ def main() -> None:
     ):
         report(study, settings, rng)
     report(phase_graph("MESE 32 x 8 ms, refocusing 140 deg, NiCl2, phase graph", te_32, few), few, rng)
+    for scan in pooled_scans():
+        report_scan(scan, few, rng)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cordqa.errors import AmbiguousLabelsError, CordqaError, LocateError
+from cordqa.errors import AmbiguousLabelsError, CordqaError, FitError, LocateError
 from cordqa.phantom.definition import PhantomDefinition, Plate
 from cordqa.phantom.fit import (
     FitSettings,
@@ -175,7 +175,7 @@ def _layouts(plates: Sequence[Plate]) -> list[tuple[PlateLayout, list[Plate]]]:
     groups: dict[bytes, list[Plate]] = {}
     for plate in plates:
         groups.setdefault(_geometry(plate), []).append(plate)
-    return [(_layout(members[0]), members) for members in groups.values()]
+    return [(_layout(members), members) for members in groups.values()]
 
 
 def _geometry(plate: Plate) -> bytes:
@@ -187,10 +187,14 @@ def _plates_of_layout(definition: PhantomDefinition, plate: Plate) -> int:
     return sum(_geometry(other) == _geometry(plate) for other in definition.plates)
 
 
-def _layout(plate: Plate) -> PlateLayout:
+def _layout(members: Sequence[Plate]) -> PlateLayout:
+    """Layout of plates that share one geometry, which cannot be told apart before the fit."""
+    plate = members[0]
+    ids = [member.id for member in members]
+    name = plate.name if len(ids) == 1 else f"plate {', '.join(ids[:-1])} or {ids[-1]}"
     n = len(plate.spheres)
     return PlateLayout(
-        name=plate.name,
+        name=name,
         sphere_ids=tuple(int(s) if s.isdigit() else i + 1 for i, s in enumerate(plate.sphere_ids)),
         positions_mm=plate.plane_positions_mm,
         inner_diameter_mm=np.full(n, plate.inner_diameter_mm, dtype=float),
@@ -217,19 +221,30 @@ def _label(
     signals = measure_regions(series.data, masks, clipped=images.clipped)
     outside = _outside(images.data.shape[1:], location.candidates[0], images.spacing_mm, definition)
     floor = None if series.signed else background_mean_square(images.data, outside)
-    local_b1 = None if b1 is None else np.array([np.nanmean(b1[mask]) for mask in masks])
+    local_b1 = None if b1 is None else _local_b1(b1, masks, images.label)
     fitted = fit_regions(series, kind, signals, floor_mean_square=floor, b1=local_b1)
     offers: list[tuple[Plate, str, Choice]] = []
     refusals: list[UnclearLabelsError] = []
+    missing: list[str] = []
     for plate in plates:
         for quantity in _judged_quantities(plate, kind):
-            reference = np.array([value.value for value in references(plate.id, quantity)])
+            values = references(plate.id, quantity)
+            reference = np.array([value.value for value in values])
+            if not np.isfinite(reference).any():
+                missing.append(f"{plate.name}: {values[0].reason}")
+                continue
             try:
                 offers.append((plate, quantity, _choose(fitted, quantity, location, reference, images.label)))
             except UnclearLabelsError as error:
                 refusals.append(error)
+    if not offers and not refusals:
+        raise LocateError(
+            f"without any reference value the spheres cannot be told apart ({'; '.join(missing)})",
+            where=images.label,
+            todo="check field strength, temperature and batch",
+        )
     if not offers:
-        raise max(refusals, key=lambda error: error.choice.score)
+        raise _unclear(max(refusals, key=lambda error: error.choice.score), missing)
     plate, quantity, choice = _best(offers, images.label)
     ordered = order_fit(fitted, location.orders[choice.index])
     if kind is Kind.MULTI_ECHO and settings.t2_model == "epg":
@@ -244,6 +259,37 @@ def _label(
         radius_mm=radius,
         b1_used=b1 is not None,
     )
+
+
+def _unclear(error: UnclearLabelsError, missing: Sequence[str]) -> UnclearLabelsError:
+    """Add the plates that could not be tried, for one of them may be the one that was scanned."""
+    if not missing:
+        return error
+    return UnclearLabelsError(
+        f"{error.what}; without reference values are {'; '.join(missing)}",
+        choice=error.choice,
+        where=error.where,
+        found=error.found,
+        expected=error.expected,
+        todo=error.todo,
+    )
+
+
+def _local_b1(b1: NDArray[np.floating], masks: Sequence[NDArray[np.bool_]], where: str) -> Array:
+    """Mean of the transmit map in every sphere; NaN where it covers less than half of one."""
+    local = np.full(len(masks), np.nan)
+    for i, mask in enumerate(masks):
+        values = b1[mask]
+        known = values[np.isfinite(values)]
+        if 2 * known.size >= values.size > 0:
+            local[i] = known.mean()
+    if not np.isfinite(local).any():
+        raise FitError(
+            "the B1 map covers none of the spheres",
+            where=where,
+            todo="give a map of the same scan session that reaches over the plate, without a mask",
+        )
+    return local
 
 
 def _judged_quantities(plate: Plate, kind: Kind) -> list[str]:

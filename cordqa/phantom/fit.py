@@ -12,7 +12,11 @@ from cordqa.errors import FitError, InputError
 from cordqa.models.relaxometry.fitting import RelaxometryFit
 from cordqa.models.relaxometry.multi_echo import choose_slice_profile, fit_multi_echo
 from cordqa.models.relaxometry.noise import correct_noise_floor, corrected_signal_sd, estimate_noise_floor
-from cordqa.models.relaxometry.pooled_inversion import fit_pooled_inversion_recovery, is_pooled
+from cordqa.models.relaxometry.pooled_inversion import (
+    fit_pooled_inversion_recovery,
+    is_pooled,
+    regions_apart,
+)
 from cordqa.models.relaxometry.protocol_range import (
     InversionKnowledge,
     ProtocolRange,
@@ -239,10 +243,11 @@ def _inversion_knowledge(fit: RelaxometryFit) -> InversionKnowledge | None:
     if not is_pooled(fit):
         return None
     factor, offset = "inversion_factor", "inversion_time_offset_s"
-    # The region that knows its factor least knows what the others tell it and little more.
+    # A region that hardly knows its factor knows what the others tell it; one that stands apart, less.
+    typical = ~regions_apart(fit)
     return InversionKnowledge(
         factor=float(np.nanmedian(fit.parameters[factor])),
-        factor_sd=float(np.nanmax(fit.standard_errors[factor])),
+        factor_sd=float(np.nanmax(fit.standard_errors[factor][typical])),
         offset_s=float(np.nanmedian(fit.parameters[offset])),
         offset_sd_s=float(np.nanmedian(fit.standard_errors[offset])),
     )

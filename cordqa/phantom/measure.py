@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cordqa.models.relaxometry.pooled_inversion import regions_apart
 from cordqa.models.relaxometry.protocol_range import ProtocolRange
 from cordqa.phantom.find import FoundPlate
 from cordqa.phantom.fit import protocol_range
@@ -129,6 +130,11 @@ def _flags(found: FoundPlate, i: int, limits: ProtocolRange) -> tuple[str, ...]:
             flags.append(f"{OUTSIDE} ({_shown(limits, found.quantity, where)})")
         elif strange:
             flags.append(f"{OUTSIDE} ({strange})")
+    if found.fitted.kind is Kind.INVERSION_RECOVERY and regions_apart(fit)[i]:
+        flags.append(
+            "its curve does not follow the inversion of the other spheres: "
+            "look for a bubble, ringing or a ghost"
+        )
     if not math.isfinite(signals.coverage[i]) or signals.coverage[i] < 1:
         flags.append(f"{100 * (1 - signals.coverage[i]):.0f} % of the pixels hold no number")
     if found.quantity == "PD":

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from cordqa.records import ImageSet, Notice, Part, Severity
 
-__all__ = ["LONGEST_STEADY_STATE_S", "MODELS", "Kind", "Series", "find_kind", "join_parts"]
+__all__ = [
+    "LONGEST_STEADY_STATE_S",
+    "MODELS",
+    "Kind",
+    "Series",
+    "find_kind",
+    "is_copy",
+    "join_parts",
+    "unused_parts",
+]
 
 
 class Kind(StrEnum):
@@ -47,6 +56,10 @@ MINIMUM_IMAGES = {
     Kind.MULTI_ECHO: 2,
     Kind.PROTON_DENSITY: 1,
 }
+#: Copies agree to the rounding of a scale factor; noise alone makes repeats differ by far more.
+_COPY_TOLERANCE = 2e-7
+#: An export keeps the field strength, or loses it.
+_SAME_FIELD_T = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +74,20 @@ class Series:
         What is fitted.
     signed : bool
         Whether ``data`` carries the sign of the longitudinal magnetization (real or complex).
+    members : tuple of ImageSet
+        The sets that ``data`` was made from; empty means ``images`` alone.
     """
 
     images: ImageSet
     data: NDArray[np.float32] | NDArray[np.complex64]
     signed: bool
+    members: tuple[ImageSet, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Files of all sets that ``data`` was made from."""
+        members = self.members or (self.images,)
+        return tuple(dict.fromkeys(source for member in members for source in member.sources))
 
 
 def find_kind(images: ImageSet) -> Kind | None:
@@ -103,6 +125,49 @@ def join_parts(sets: Sequence[ImageSet]) -> tuple[Series, ...]:
     return tuple(series for series in joined if series is not None)
 
 
+def unused_parts(sets: Sequence[ImageSet], series: Sequence[Series]) -> tuple[tuple[ImageSet, str], ...]:
+    """Return the image sets that entered no series, each with the reason in words."""
+    used = {id(member) for one in series for member in one.members or (one.images,)}
+    partners = {_acquisition_key(one.images): one for one in series}
+    return tuple(
+        (images, _why_unused(images, partners.get(_acquisition_key(images))))
+        for images in sets
+        if id(images) not in used
+    )
+
+
+def _why_unused(images: ImageSet, partner: Series | None) -> str:
+    if partner is None:
+        return f"{images.part} images without the other part of the signal cannot be fitted"
+    if images.part is Part.PHASE and not partner.signed:
+        return "the unit of the phase is not known, so it gives no polarity; the magnitude was fitted alone"
+    fitted = " and ".join(member.part for member in partner.members or (partner.images,))
+    return f"not needed: the {fitted} images of the same acquisition were fitted"
+
+
+def is_copy(one: Series, other: Series) -> bool:
+    """Tell whether two series hold the same pixels, whatever their identifiers are.
+
+    A second export or anonymisation of a series gives its images new identifiers; taken for a
+    repeat it would repeat perfectly.  Sums over all pixels do not depend on the order of rows
+    and columns, so a conversion to NIfTI is recognised as well.
+    """
+    if one.data.size != other.data.size or len(one.data) != len(other.data):
+        return False
+    fields = (one.images.entities.field_strength_T, other.images.entities.field_strength_T)
+    if abs(fields[0] - fields[1]) > _SAME_FIELD_T:
+        return False
+    first, second = _fingerprint(one), _fingerprint(other)
+    # Images without any signal are all alike and prove nothing.
+    return bool(np.all(first > 0)) and bool(np.allclose(first, second, rtol=_COPY_TOLERANCE, atol=0.0))
+
+
+def _fingerprint(series: Series) -> NDArray[np.float64]:
+    """Sum, sum of squares and maximum of the absolute values of every image."""
+    values = np.nan_to_num(np.abs(series.data).reshape(len(series.data), -1).astype(np.float64))
+    return np.stack([values.sum(axis=1), (values**2).sum(axis=1), values.max(axis=1)])
+
+
 def _acquisition_key(images: ImageSet) -> tuple[object, ...]:
     entities = replace(images.entities, acquired="")
     times = tuple(
@@ -117,21 +182,39 @@ def _join(parts: dict[Part, ImageSet]) -> Series | None:
     real, imaginary = parts.get(Part.REAL), parts.get(Part.IMAGINARY)
     if real is not None and imaginary is not None:
         data = (real.data + 1j * imaginary.data).astype(np.complex64)
-        return _series(magnitude or real, data, "real and imaginary images were joined")
+        return _series(
+            magnitude or real, data, "real and imaginary images were joined", members=(real, imaginary)
+        )
     if magnitude is not None and phase is not None and _is_radian(phase.data):
         data = (magnitude.data * np.exp(1j * phase.data)).astype(np.complex64)
-        return _series(magnitude, data, "magnitude and phase images were joined")
+        return _series(magnitude, data, "magnitude and phase images were joined", members=(magnitude, phase))
     if real is not None:
-        return Series(images=real, data=real.data, signed=True)
-    return None if magnitude is None else Series(images=magnitude, data=magnitude.data, signed=False)
+        return Series(images=real, data=real.data, signed=True, members=(real,))
+    if magnitude is None:
+        return None
+    return Series(images=magnitude, data=magnitude.data, signed=False, members=(magnitude,))
 
 
-def _series(images: ImageSet, data: NDArray[np.complex64], message: str) -> Series:
+def _series(
+    images: ImageSet, data: NDArray[np.complex64], message: str, *, members: tuple[ImageSet, ...]
+) -> Series:
     notice = Notice(severity=Severity.INFO, message=f"{message}; polarity is measured", where=images.label)
+    read = dict.fromkeys(n for member in members for n in member.notices)
     whole = replace(
-        images, data=np.abs(data).astype(np.float32), notices=(*images.notices, notice), part=Part.MAGNITUDE
+        images,
+        data=np.abs(data).astype(np.float32),
+        notices=(*read, notice),
+        part=Part.MAGNITUDE,
+        clipped=_any_clipped(members),
+        sources=tuple(dict.fromkeys(source for member in members for source in member.sources)),
     )
-    return Series(images=whole, data=data, signed=True)
+    return Series(images=whole, data=data, signed=True, members=members)
+
+
+def _any_clipped(members: Sequence[ImageSet]) -> NDArray[np.bool_] | None:
+    """Join the masks: a sample is spoiled where either part of it is."""
+    masks = [member.clipped for member in members if member.clipped is not None]
+    return np.logical_or.reduce(masks) if masks else None
 
 
 def _is_radian(phase: NDArray[np.float32]) -> bool:

@@ -25,16 +25,15 @@ from cordqa.phantom.batches import find_batch
 from cordqa.phantom.check import judge_sphere
 from cordqa.phantom.definition import PhantomDefinition, load_phantom
 from cordqa.phantom.find import FoundPlate, find_plates
-from cordqa.phantom.fit import FitSettings, stimulated_echo_deficit
+from cordqa.phantom.fit import FitSettings
 from cordqa.phantom.measure import measure_plate
 from cordqa.phantom.reference import ReferenceValue, reference_notices, reference_values
 from cordqa.phantom.repeats import usable
-from cordqa.phantom.series import Kind, Series, find_kind, join_parts
+from cordqa.phantom.series import Kind, Series, find_kind, is_copy, join_parts, unused_parts
 from cordqa.phantom.tolerance import Tolerances, load_tolerances
 from cordqa.records import (
     Notice,
     Outcome,
-    Part,
     Provenance,
     Result,
     Severity,
@@ -44,6 +43,7 @@ from cordqa.records import (
 )
 from cordqa.workflow import phantom_figures, phantom_verdicts
 from cordqa.workflow.phantom_methods import methods, references
+from cordqa.workflow.phantom_notices import check_hints, fit_notices, with_field_strength
 from cordqa.workflow.phantom_records import AnalysedPlate
 
 __all__ = ["PhantomSettings", "run_phantom"]
@@ -52,8 +52,6 @@ Progress = Callable[[str], None]
 #: Options beyond these are slips: kelvin, millitesla, a missing decimal point.
 _TEMPERATURES_C = (-20.0, 80.0)
 _FIELDS_T = (0.01, 25.0)
-#: First echo below the exponential by more than this: stimulated echoes matter for T2.
-_DEFICIT = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,23 +116,21 @@ def run_phantom(
     OutputError
         If the output cannot be written.
     """
-    settings = settings or PhantomSettings()
+    settings = _cleaned(settings or PhantomSettings())
     tell = progress or (lambda _message: None)
     definition = load_phantom(settings.phantom)
     tolerances = load_tolerances(settings.tolerances)
     _check_settings(settings, definition)
     check_folder(folder)
+    b1 = None if settings.b1_map is None else read_b1_map(settings.b1_map)
     prepare_folder(out)
     tell(f"reading {folder}")
     reading = read_folder(folder, show_identity=settings.show_identity)
-    run = _Run(definition, tolerances, settings, reading.hints)
-    run.notices.extend(reading.notices)
+    hints, doubts = check_hints(reading.hints, settings, definition)
+    run = _Run(definition, tolerances, settings, hints, b1)
+    run.notices.extend([*reading.notices, *doubts])
     run.outcomes.extend(reading.outcomes)
-    if settings.b1_map is not None:
-        run.b1 = read_b1_map(settings.b1_map)
-    # T1 comes first, because the phase graph of a later echo train may need it.
-    series = sorted(join_parts(reading.sets), key=lambda one: find_kind(one.images) is Kind.MULTI_ECHO)
-    _note_unjoined(reading, series, run)
+    series = _select(reading, run)
     for number, one in enumerate(series, start=1):
         tell(f"[{number}/{len(series)}] {one.images.label}")
         _analyse(one, run)
@@ -142,6 +138,32 @@ def run_phantom(
     write_config(_config(run), out)
     write_result(result, out)
     return result
+
+
+def _cleaned(settings: PhantomSettings) -> PhantomSettings:
+    """Take empty text as not given: a shell variable that is not set says nothing."""
+    return replace(
+        settings,
+        serial=(settings.serial or "").strip() or None,
+        batch=(settings.batch or "").strip() or None,
+        plate=(settings.plate or "").strip() or None,
+    )
+
+
+def _select(reading: Reading, run: _Run) -> list[Series]:
+    """Join the parts of each acquisition and leave out what enters no fit."""
+    joined = join_parts(reading.sets)
+    _note_unused(reading, joined, run)
+    series, notices = with_field_strength(joined, run.settings.field_strength_T)
+    run.notices.extend(notices)
+    kinds = {find_kind(one.images) for one in series}
+    if run.b1 is not None and Kind.VARIABLE_FLIP_ANGLE not in kinds:
+        text = "the B1 map was not used: no series varies the flip angle of a spoiled gradient echo"
+        run.notices.append(
+            Notice(severity=Severity.WARNING, message=text, where=run.b1.name, code="b1.unused")
+        )
+    # T1 comes first, because the phase graph of a later echo train may need it.
+    return sorted(series, key=lambda one: find_kind(one.images) is Kind.MULTI_ECHO)
 
 
 def _check_settings(settings: PhantomSettings, definition: PhantomDefinition) -> None:
@@ -172,6 +194,11 @@ def _analyse(series: Series, run: _Run) -> None:
     if kind is None:
         run.outcomes.append(_outcome(series, State.SKIPPED, _why_not(series), "series.kind"))
         return
+    original = next((plate.series for plate in run.plates if is_copy(series, plate.series)), None)
+    if original is not None:
+        reason = f"the images are those of {original.images.label} under other identifiers, so no repeat"
+        run.outcomes.append(_outcome(series, State.SKIPPED, reason, "series.copy"))
+        return
     try:
         plates = _find(series, kind, run)
     except CordqaError as error:
@@ -198,7 +225,7 @@ def _find(series: Series, kind: Kind, run: _Run) -> list[AnalysedPlate]:
         b1=_b1_for(series, run),
     )
     for found in search.found:
-        run.notices.extend(_stimulated_echoes(series, found))
+        run.notices.extend(fit_notices(series, found, b1_name=run.b1.name if run.b1 else ""))
     for error in search.refused:
         run.notices.append(
             Notice(severity=Severity.WARNING, message=str(error), where=series.images.label, code=error.code)
@@ -234,27 +261,10 @@ def _judge(series: Series, found: FoundPlate, values: tuple[ReferenceValue, ...]
     return AnalysedPlate(series=series, found=found, rows=rows, references=values, verdicts=verdicts)
 
 
-def _stimulated_echoes(series: Series, found: FoundPlate) -> list[Notice]:
-    deficit = stimulated_echo_deficit(found.fitted)
-    if not deficit > _DEFICIT:
-        return []
-    return [
-        Notice(
-            severity=Severity.WARNING,
-            code="fit.stimulated-echoes",
-            where=series.images.label,
-            message=f"the first echo lies {100 * deficit:.0f} % below the exponential through the others, so "
-            "stimulated echoes are present and T2 of an exponential reads high; --t2-model epg takes them "
-            "into account",
-        )
-    ]
-
-
 def _references(
     run: _Run, series: Series, plate: str, quantity: str, *, with_temperature: bool = True
 ) -> tuple[ReferenceValue, ...]:
-    entities, settings = series.images.entities, run.settings
-    field_T = entities.field_strength_T if settings.field_strength_T is None else settings.field_strength_T
+    settings, field_T = run.settings, series.images.entities.field_strength_T
     if not np.isfinite(field_T) and quantity != "PD":
         raise ConfigError(
             "the field strength is missing from the header, so no reference value applies",
@@ -267,7 +277,7 @@ def _references(
         quantity,
         field_strength_T=field_T,
         temperature_C=_temperature(series, run) if with_temperature else None,
-        serial=settings.serial if settings.serial is not None else _serial_hint(run),
+        serial=settings.serial or _serial_hint(run),
         batch=settings.batch,
     )
 
@@ -314,34 +324,25 @@ def _b1_for(series: Series, run: _Run) -> NDArray[np.float64] | None:
     return run.b1.on_grid(series.images.affine, series.images.data.shape[1:])
 
 
-def _note_unjoined(reading: Reading, series: Sequence[Series], run: _Run) -> None:
-    """Phase or imaginary images without their partner cannot be used; they are named, not lost."""
-    used = {source for one in series for source in one.images.sources}
-    lonely = [
-        s for s in reading.sets if s.part in (Part.PHASE, Part.IMAGINARY) and not _has_partner(s, series)
-    ]
-    for images in lonely:
-        if not set(images.sources) & used:
-            reason = f"{images.part} images without the other part of the signal cannot be fitted"
-            run.outcomes.append(
-                Outcome(
-                    what=images.label,
-                    state=State.SKIPPED,
-                    reason=reason,
-                    code="series.part",
-                    sources=images.sources,
-                )
+def _note_unused(reading: Reading, series: Sequence[Series], run: _Run) -> None:
+    """Images that entered no fit are named with the reason, not lost."""
+    for images, reason in unused_parts(reading.sets, series):
+        run.outcomes.append(
+            Outcome(
+                what=images.label,
+                state=State.SKIPPED,
+                reason=reason,
+                code="series.part",
+                sources=images.sources,
             )
-
-
-def _has_partner(images: Any, series: Sequence[Series]) -> bool:
-    return any(
-        one.images.label == images.label and one.images.data.shape == images.data.shape for one in series
-    )
+        )
 
 
 def _why_not(series: Series) -> str:
     images = series.images
+    inverted = any(a.sequence == "inversion recovery" for a in images.acquisitions)
+    if inverted and not np.isfinite(images.values("inversion_time_s")).any():
+        return "the inversion time is missing from the header; export the original images"
     if images.varies("echo_time_s"):
         return "gradient echoes give T2*, for which the phantom has no reference values"
     if images.varies("flip_angle_deg"):
@@ -409,12 +410,19 @@ def _reference_notices(run: _Run) -> list[Notice]:
 
 
 def _config(run: _Run) -> dict[str, Any]:
+    # Paths may name people, so only the name of a file is kept.
     config = {
-        key: str(value) if isinstance(value, Path) else value for key, value in asdict(run.settings).items()
+        key: value.name if isinstance(value, Path) else value for key, value in asdict(run.settings).items()
     }
+    config["phantom"] = _file_name(run.settings.phantom)
     config["serial_number_used"] = run.settings.serial or _serial_hint(run)
     config["tolerances_used"] = run.tolerances.name
     return config
+
+
+def _file_name(phantom: str) -> str:
+    """Return a phantom's name, or the name of its file where a path was given."""
+    return phantom.replace("\\", "/").rpartition("/")[2]
 
 
 def _provenance(run: _Run, reading: Reading, folder: Path) -> Provenance:
@@ -424,6 +432,7 @@ def _provenance(run: _Run, reading: Reading, folder: Path) -> Provenance:
     given = {
         k: v for k, v in asdict(run.settings).items() if v not in (None, False) and not isinstance(v, Path)
     }
+    given["phantom"] = _file_name(run.settings.phantom)
     options = " ".join(f"--{key.lower().replace('_', '-')} {value}" for key, value in given.items())
     return Provenance(
         version=__version__,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cordqa import __version__
+from cordqa.models.relaxometry.pooled_inversion import is_pooled
 from cordqa.phantom.definition import PhantomDefinition
 from cordqa.phantom.find import REGION_SHARE
 from cordqa.phantom.repeats import BETWEEN, ICC, LINEARITY_NAMES, WITHIN
@@ -17,11 +18,10 @@ __all__ = ["methods", "references"]
 
 _FITS = {
     Kind.INVERSION_RECOVERY: (
-        "T1 was fitted to inversion-recovery signals by nonlinear least squares with the inversion factor free "
-        "(fixed to a perfect inversion below four inversion times); repetition times enter the equation as recorded, "
-        "also where they vary. The search covers the whole range of T1 on a grid and is started from no "
-        "reference value. Polarity of magnitude data was restored by trying every pattern of signs that the "
-        "equation can produce (after Barral et al. 2010)."
+        "T1 was fitted to inversion-recovery signals by nonlinear least squares; repetition times enter the equation as "
+        "recorded, also where they vary. The search covers the whole range of T1 on a grid and is started from no "
+        "reference value. Polarity of magnitude data was restored by trying the signs that the equation can produce "
+        "(after Barral et al. 2010). {inversion}"
     ),
     Kind.VARIABLE_FLIP_ANGLE: (
         "T1 was fitted to spoiled gradient echoes of several flip angles by nonlinear least squares of the steady-state "
@@ -29,6 +29,13 @@ _FITS = {
     ),
     Kind.MULTI_ECHO: ("T2 was fitted to multi-echo spin-echo signals: {model}."),
 }
+_POOLED = (
+    "The inversion factor and a small offset of the effective inversion time belong to the scan, so they were estimated "
+    "from all spheres of a plate together, with a gain for each image and a spread of the factor between spheres whose "
+    "sizes, with that of the remaining misfit, come from the restricted likelihood and are averaged over it; a sphere that "
+    "does not follow the others loses weight."
+)
+_ALONE = "The inversion factor was free in every sphere (fixed to a perfect inversion below four inversion times){where}."
 _CITATIONS = {
     Kind.INVERSION_RECOVERY: "Barral JK et al. A robust methodology for in vivo T1 mapping. Magn Reson Med "
     "2010;64:1057-1067. doi:10.1002/mrm.22497",
@@ -72,7 +79,8 @@ def methods(
     for kind in Kind:
         mine = [plate for plate in plates if plate.found.fitted.kind is kind]
         if mine and kind in _FITS:
-            text.append(_FITS[kind].format(model="; ".join(sorted({p.found.fitted.fit.model for p in mine}))))
+            model = "; ".join(sorted({p.found.fitted.fit.model for p in mine}))
+            text.append(_FITS[kind].format(model=model, inversion=_inversion(mine)))
     if any(plate.found.quantity == "PD" for plate in plates):
         text.append(
             "Proton density is the fitted signal at time zero relative to the reference sphere of the plate; it is not "
@@ -96,6 +104,17 @@ def methods(
             "of the spheres makes it high for any scanners."
         )
     return tuple(text)
+
+
+def _inversion(plates: Sequence[AnalysedPlate]) -> str:
+    """Say where the inversion was shared by the spheres of a plate, and where it was not."""
+    alone = [p for p in plates if not is_pooled(p.found.fitted.fit)]
+    if not alone:
+        return _POOLED
+    if len(alone) == len(plates):
+        return _ALONE.format(where="")
+    names = dict.fromkeys(f"{p.series.images.label}, {p.found.plate.name}" for p in alone)
+    return f"{_POOLED} {_ALONE.format(where=': ' + '; '.join(names))}"
 
 
 def references(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def judge(
     plates: Sequence[AnalysedPlate], tolerances: Tolerances, definition: PhantomDefinition
 ) -> Judgement:
     """Judge every plate, every scanner and the whole."""
-    rates = tuple(_rates(plate, definition) for plate in plates)
+    rates = tuple(_rates(plate, definition, tolerances) for plate in plates)
     verdicts: list[Verdict] = []
     parts: list[Verdict] = []
     for plate, rate in zip(plates, rates, strict=True):
@@ -60,12 +61,13 @@ def judge(
             quantity=plate.found.quantity,
             entities=plate.series.images.entities,
         )
+        whole = _with_what_was_read(_no_better_than_its_checks(whole, own), plate)
         parts.append(whole)
         verdicts.extend([*own, whole])
     groups = group_measurements(row for plate in plates for row in plate.rows)
     by_group = [(group, tuple(_statistics(group))) for group in groups]
     repeats = [v for group, own in by_group for v in _repeat_verdicts(group, own, tolerances)]
-    overall = judge_overall([*parts, *repeats])
+    overall = _of_judged_plates(judge_overall([*parts, *repeats]), parts)
     return Judgement(
         overall=overall,
         verdicts=(overall, *verdicts, *repeats),
@@ -76,15 +78,50 @@ def judge(
     )
 
 
-def _rates(plate: AnalysedPlate, definition: PhantomDefinition) -> RateLinearity | None:
-    """Check 1/T against concentration over the spheres that the protocol determines."""
+def _no_better_than_its_checks(whole: Verdict, own: Sequence[Verdict]) -> Verdict:
+    """A check that failed counts, also where no sphere of the plate could be judged."""
+    if whole.status is Status.NOT_EVALUATED and any(v.status is Status.FAIL for v in own):
+        return replace(whole, status=Status.FAIL)
+    return whole
+
+
+def _with_what_was_read(whole: Verdict, plate: AnalysedPlate) -> Verdict:
+    """Images with an error, such as saturation, cannot pass on what is left of them."""
+    errors = [n.message for n in plate.series.images.notices if n.severity is Severity.ERROR]
+    if whole.status is not Status.PASS or not errors:
+        return whole
+    return replace(whole, status=Status.WARN, reason=f"{whole.reason}; no pass, because {errors[0]}")
+
+
+def _of_judged_plates(overall: Verdict, parts: Sequence[Verdict]) -> Verdict:
+    """Repeats that agree are no verdict where not one plate could be judged."""
+    judged = any(part.status is not Status.NOT_EVALUATED for part in parts)
+    if judged or overall.status not in (Status.PASS, Status.WARN):
+        return overall
+    return replace(overall, status=Status.NOT_EVALUATED, reason=f"no plate could be judged; {overall.reason}")
+
+
+def _rates(
+    plate: AnalysedPlate, definition: PhantomDefinition, tolerances: Tolerances
+) -> RateLinearity | None:
+    """Check 1/T against concentration over the spheres that are determined well enough for it.
+
+    A value whose expanded uncertainty is larger than the limit cannot show a departure of that size.
+    """
     if plate.found.quantity not in _RATE_QUANTITIES:
         return None
     contents = contents_of(definition, plate.found.plate.id, batch=plate.references[0].batch)
     if not contents:
         return None
     concentrations = [contents.get(sphere, math.nan) for sphere in plate.found.plate.sphere_ids]
-    values = [row.value if usable(row) else math.nan for row in plate.rows]
+    rule = tolerances.find("rate-linearity", quantity=plate.found.quantity, plate=plate.found.plate.id)
+    limit = rule.fail[1] / 100 if rule and rule.unit == "%" else math.inf
+    values = [
+        row.value
+        if usable(row) and not tolerances.coverage_factor * row.standard_uncertainty > limit * row.value
+        else math.nan
+        for row in plate.rows
+    ]
     return check_rate_linearity(concentrations, values, [row.standard_uncertainty for row in plate.rows])
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GAIN", "MISFIT", "SPREAD", "Linearised", "Posterior", "average_over_components"]
+__all__ = ["APART", "GAIN", "MISFIT", "SPREAD", "Linearised", "Posterior", "average_over_components"]
 
 Array = NDArray[np.float64]
 
@@ -40,6 +40,8 @@ _NONE_AT_ALL = 0.5
 #: matter where the regions are all alike and the data determine no more than a combination of the two.
 _PRIOR_MEAN = np.array([1.9, 0.0])
 _PRIOR_SD = np.array([0.2, 0.020])
+#: Standard deviation of the inversion factor of a region that stands apart.
+APART = 0.15
 #: Prior precision of the logarithms of T1 and M0: keeps a region without information solvable.
 _SMALLEST_PRECISION = 1e-6
 
@@ -53,7 +55,8 @@ class Linearised:
     (R, N, 3) are the derivatives by ln T1, ln M0 and the inversion factor of the region, ``shared``
     (R, N, P) those by inversion factor, time offset and image gains; ``noise`` and ``misfit`` (R, N)
     are the stated variance and the variance at a misfit of 1; ``weight`` (R, N) is 0 for samples that
-    are not there and below 1 for regions that are doubted.
+    are not there and below 1 for regions that are doubted; ``apart`` (R,) marks regions whose
+    inversion factor has nothing to do with that of the others.
     """
 
     residual: Array
@@ -62,6 +65,7 @@ class Linearised:
     noise: Array
     misfit: Array
     weight: Array
+    apart: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,18 @@ class Posterior:
     likeliest: tuple[float, float, float]
     at_end: tuple[bool, bool, bool]
 
+    @classmethod
+    def unknown(cls, n_regions: int, n_shared: int) -> Posterior:
+        """Return what is known before anything was solved: no component, no variance."""
+        own, region, shared = np.zeros((n_regions, 3)), np.full(n_regions, np.nan), np.zeros(n_shared)
+        none = (0.0, 0.0, 0.0)
+        return cls(own, own * np.nan, region, shared, shared * np.nan, none, (False, False, False))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every parameter was found."""
+        return bool(np.isfinite(self.own).all() and np.isfinite(self.shared).all())
+
 
 def average_over_components(
     line: Linearised, *, misfit: Array = MISFIT, spread: Array = SPREAD, gain: Array = GAIN
@@ -100,7 +116,7 @@ def average_over_components(
     Posterior
     """
     blocks = _normal_equations(line, misfit)
-    own = _eliminate_regions(blocks, spread)
+    own = _eliminate_regions(blocks, spread, line.apart)
     tip = _solve_shared(own, gain, line.shared.shape[-1])
     cost = blocks["constant"][:, None, None] + own["log_determinant"][:, :, None] + tip["cost"]
     probability = np.exp(-(cost - cost.min()) / 2) * _prior(misfit.size, spread.size, gain.size)
@@ -135,15 +151,16 @@ def _normal_equations(line: Linearised, misfit: Array) -> dict[str, Array]:
     }
 
 
-def _eliminate_regions(blocks: dict[str, Array], spread: Array) -> dict[str, Array]:
+def _eliminate_regions(blocks: dict[str, Array], spread: Array, apart: NDArray[np.bool_]) -> dict[str, Array]:
     """Solve each region for given shared parameters; shapes begin with misfit f and spread s."""
     # The deviation of the inversion factor is spread times a standard normal number: a spread of
     # zero then is nothing special.
-    scale = np.stack([np.ones_like(spread), np.ones_like(spread), spread], axis=-1)
-    normal = blocks["own"][:, None] * scale[:, None, :, None] * scale[:, None, None, :]
+    scale = np.ones((spread.size, apart.size, 3))
+    scale[..., 2] = np.where(apart, APART, spread[:, None])
+    normal = blocks["own"][:, None] * scale[..., :, None] * scale[..., None, :]
     normal = normal + np.diag([_SMALLEST_PRECISION, _SMALLEST_PRECISION, 1.0])
-    mixed = blocks["mixed"][:, None] * scale[:, None, :, None]
-    right = blocks["own_right"][:, None] * scale[:, None, :]
+    mixed = blocks["mixed"][:, None] * scale[..., None]
+    right = blocks["own_right"][:, None] * scale
     inverse = np.linalg.inv(normal)
     determinant: Any = np.linalg.slogdet(normal)[1]
     slope = inverse @ mixed
@@ -182,16 +199,14 @@ def _average(
     probability: Array, own: dict[str, Array], tip: dict[str, Array], grids: tuple[Array, Array, Array]
 ) -> Posterior:
     slope, covariance, solution = own["slope"], tip["covariance"], tip["solution"]
-    scale = own["scale"][:, None, None, :]
+    scale = own["scale"][:, None]
     region = (own["offset"][:, :, None] - np.einsum("fsrij,fsgj->fsgri", slope, solution)) * scale
     # Covariance of the own parameters with the shared ones, and of the own ones with themselves.
     mixed = -np.einsum("fsrij,fsgjk->fsgrik", slope, covariance)
     alone = np.einsum("fsrii->fsri", own["inverse"])[:, :, None]
     variance = (alone - np.einsum("fsgrik,fsrik->fsgri", mixed, slope)) * scale**2
     factor = region[..., 2] + solution[..., None, 0]
-    factor_variance = (
-        variance[..., 2] + covariance[..., None, 0, 0] + 2 * mixed[..., 2, 0] * scale[..., 0, 2, None]
-    )
+    factor_variance = variance[..., 2] + covariance[..., None, 0, 0] + 2 * mixed[..., 2, 0] * scale[..., 2]
     shared_variance = np.einsum("fsgii->fsgi", covariance)
     own_mean, own_spread = _moments(probability, region, variance)
     shared_mean, shared_spread = _moments(probability, solution, shared_variance)

@@ -1,0 +1,1 @@
+"""Magnetization transfer: ratio, saturation and T1 from three spoiled gradient echoes."""
