@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cordqa import __version__
-from cordqa.cli import demo, doctor, listing, phantom, reliability, report
+from cordqa.cli import cord, demo, doctor, listing, phantom, reliability, report
 
 app = typer.Typer(
     name="cordqa",
@@ -44,6 +44,7 @@ def _common(
 
 app.command("demo")(demo.demo)
 app.command("phantom")(phantom.phantom)
+app.command("cord")(cord.cord)
 app.command("reliability")(reliability.reliability)
 app.command("report")(report.report)
 app.command("list")(listing.list_things)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,22 +11,44 @@ import typer
 __all__ = ["demo"]
 
 
+class Study(StrEnum):
+    """What is simulated."""
+
+    PHANTOM = "phantom"
+    CORD = "cord"
+
+
 def demo(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for scans and report.")] = Path(
         "cordqa-demo"
     ),
+    study: Annotated[
+        Study, typer.Option(help="phantom: DICOM of a system phantom; cord: a BIDS dataset of people.")
+    ] = Study.PHANTOM,
     seed: Annotated[int, typer.Option(help="Seed of the simulation.", min=0)] = 20_201,
-    repeats: Annotated[int, typer.Option(help="Sessions per scanner.", min=1, max=10)] = 3,
+    repeats: Annotated[
+        int | None, typer.Option(help="Sessions per scanner [3 for phantom, 2 for cord].", min=1, max=10)
+    ] = None,
+    people: Annotated[int, typer.Option(help="People of the cord study.", min=1, max=50)] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
 ) -> None:
-    """Simulate a phantom on scanners of three vendors, then analyse it like real scans.
+    """Simulate a study on scanners of three vendors, then analyse it like real scans.
 
-    Faults are planted: the T1 of one scanner is biased, images are clipped, echoes are
-    stimulated.  The notes of the report say which, so that what was found can be compared.
+    Faults are planted, and the notes of the report say which, so that what was found can be
+    compared: a biased scanner, clipped images, stimulated echoes in the phantom study.
     The exit status is 0 when the demonstration itself ran to its end.
     """
     from cordqa.cli._output import finish, progress
-    from cordqa.workflow.demo import run_demo
 
-    result = run_demo(out, seed=seed, n_repeats=repeats, progress=progress)
+    if study is Study.PHANTOM:
+        from cordqa.workflow.demo import run_demo
+
+        result = run_demo(out, seed=seed, n_repeats=repeats or 3, progress=progress)
+    else:
+        from cordqa.report import render_report
+        from cordqa.workflow.cord_demo import run_cord_demo
+
+        result = run_cord_demo(
+            out, seed=seed, n_people=people, n_repeats=repeats or 2, render=render_report, progress=progress
+        )
     finish(result, out, as_json=as_json)

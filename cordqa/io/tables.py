@@ -160,11 +160,12 @@ def _find_delimiter(text: str, reading: Reading) -> str:
         rows = _first_rows(text, sign)
         if not rows:
             continue
-        header, body = len(rows[0]), [len(row) for row in rows[1:]]
+        header = len(rows[0])
+        body = [len(_fit([cell.strip() for cell in row], header)) for row in rows[1:]]
         usual = Counter(body).most_common(1)[0][0] if body else header
         widths[sign] = (header, usual)
         agree = sum(width == header for width in body) / len(body) if body else 1.0
-        if header > most and agree >= _AGREEMENT:
+        if header > most and (agree >= _AGREEMENT or usual == header):
             best, most = sign, header
     if best:
         return best

@@ -11,13 +11,14 @@ from cordqa.errors import EmptyInputError
 from cordqa.phantom.measure import OUTSIDE
 from cordqa.records import Severity
 from cordqa.workflow.reliability_settings import ReliabilitySettings
-from cordqa.workflow.reliability_table import LongTable, Mask, natural_key, plural, shown_lines
+from cordqa.workflow.reliability_table import WHOLE, LongTable, Mask, natural_key, plural, shown_lines
 from cordqa.workflow.reliability_units import unify_units
 
 __all__ = ["check_long"]
 
 #: A value written with so many digits does not come twice by chance.
 _LONG_NUMBER = 5
+_LARGEST = 1e30
 _PLACES = ("subject", "session", "run", "scanner", "site", "acquired")
 _LABELS = ("subject", "scanner", "site", "vendor", "group", "sex", "region")
 
@@ -31,6 +32,7 @@ def check_long(long: LongTable, settings: ReliabilitySettings) -> None:
         If no value is left.
     """
     _flagged(long, settings)
+    _absurd(long)
     unify_units(long)
     _unplaced(long)
     _copies(long)
@@ -53,6 +55,21 @@ def _flagged(long: LongTable, settings: ReliabilitySettings) -> None:
     taken = long.leave_out(hit, f"flagged when it was measured: {OUTSIDE}")
     message = f"{plural(taken, 'value')} flagged '{OUTSIDE}' left out; --keep-flagged takes them in"
     long.note("flagged", message, Severity.INFO)
+
+
+def _absurd(long: LongTable) -> None:
+    """Leave out numbers so large or small that their squares are none; no scanner measures them."""
+    values = np.abs(long.frame["value"].to_numpy(dtype=float))
+    rows = (values > _LARGEST) | ((values > 0) & (values < 1 / _LARGEST))
+    if rows.any():
+        taken = long.leave_out(rows, f"the size of the number is beyond {_LARGEST:g}, or below its inverse")
+        long.note(
+            "absurd", f"{plural(taken, 'value')} too large or small to be measured ({long.lines(rows)})"
+        )
+    for name in ("reference", "age", *long.covariates):
+        column = long.frame[name]
+        if column.dtype.kind == "f":
+            long.frame.loc[column.abs() > _LARGEST, name] = np.nan
 
 
 def _unplaced(long: LongTable) -> None:
@@ -180,6 +197,8 @@ def _constant(long: LongTable) -> None:
     for quantity, part in flat.groupby(level=0, sort=False):
         regions = [str(region) for _, region in part.index]
         scope = long.scopes[str(quantity)]
-        where = ", ".join(region for region in regions[:6] if region) + (", ..." if len(regions) > 6 else "")
+        where = ", ".join(region for region in regions[:6] if region != WHOLE) + (
+            ", ..." if len(regions) > 6 else ""
+        )
         message = f"{scope.label}: all values are equal, so nothing can be learned about their spread"
         long.note("constant", message, where=where)

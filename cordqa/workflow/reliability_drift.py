@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cordqa.stats.control import control_points, control_summary
 from cordqa.workflow.reliability_run import BY, Analysis, Study
-from cordqa.workflow.reliability_table import plural
+from cordqa.workflow.reliability_table import WHOLE, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,5 +73,5 @@ def _say_drift(study: Study, table: pd.DataFrame, charts: list[str]) -> None:
 
 
 def _regions(part: pd.DataFrame) -> str:
-    names = [str(name) for name in dict.fromkeys(part["region"].tolist()) if name]
+    names = [str(name) for name in dict.fromkeys(part["region"].tolist()) if name != WHOLE]
     return (", ".join(names[:6]) + (", ..." if len(names) > 6 else "")) or "the only region"

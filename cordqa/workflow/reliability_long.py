@@ -22,6 +22,7 @@ from cordqa.workflow.reliability_settings import ReliabilitySettings
 from cordqa.workflow.reliability_table import (
     KEYS,
     MIXED,
+    WHOLE,
     LongTable,
     Mask,
     Scope,
@@ -180,6 +181,8 @@ class _Build:
             for c in self.settings.by
         ]
         found["region"] = _joined(parts, count)
+        empty = found["region"] == ""
+        found["region"][empty] = WHOLE if empty.all() else "(not named)"
         for name in ("reference", "age"):
             column = self.roles.columns.get(name)
             found[name] = (

@@ -25,15 +25,32 @@ _YEARS = (1950, 2100)
 
 
 def name_objects(long: LongTable) -> bool:
-    """Name the one object of a table without subjects; tell whether that was needed."""
-    if not (long.frame["subject"] == "").all():
+    """Name subjects where no column does: one object, or a person per row where people differ.
+
+    Returns
+    -------
+    bool
+        Whether all rows are taken to be of one object.
+    """
+    frame = long.frame
+    if not (frame["subject"] == "").all():
         return False
-    long.frame["subject"] = _OBJECT
+    people = [name for name in ("group", "sex", "age") if frame[name].replace("", np.nan).nunique() > 1]
+    if people:
+        frame["subject"] = "line " + frame["line"].astype(str)
+        message = (
+            f"no column names the subject; because {people[0]} differs between rows, each row is taken to be "
+            "a person of its own; if people were measured twice, give --map subject=COLUMN"
+        )
+        long.note("no-subject", message)
+        return False
+    frame["subject"] = _OBJECT
     message = (
         "no column names the subject, so all values of a region on a scanner are taken to be of one "
         "object, such as a phantom; if they are of different people, give --map subject=COLUMN"
     )
-    long.note("no-subject", message, Severity.INFO if _from_cordqa(long) else Severity.WARNING)
+    known = bool(frame["reference"].notna().any()) or _from_cordqa(long)
+    long.note("no-subject", message, Severity.INFO if known else Severity.WARNING)
     return True
 
 

@@ -16,12 +16,12 @@ from cordqa.stats.scale import Scale
 from cordqa.stats.table import stack_tables, to_statistics
 from cordqa.workflow.reliability_design import Design
 from cordqa.workflow.reliability_settings import ReliabilitySettings
-from cordqa.workflow.reliability_table import LongTable
+from cordqa.workflow.reliability_table import WHOLE, LongTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BY", "Analysis", "Call", "Study"]
+__all__ = ["BY", "Analysis", "Call", "Study", "shown_region"]
 
 #: Values of one quantity in one region are analysed together.
 BY = ["quantity", "region"]
@@ -57,11 +57,26 @@ _HEADLINE = frozenset(
         "RDC ratio",
         "effect kept",
         "signals",
+        "EWMA now",
+        "baseline mean",
+        "r2",
+        "quadratic_term",
+        "proportional_bias",
+        "effect within batches",
+        "effect after",
+        "anova_sites",
+        "anova_vendors",
+        "tukey",
     }
 )
 
 Call = Callable[["pd.DataFrame"], "pd.DataFrame"]
 Group = tuple[str, str]
+
+
+def shown_region(region: str) -> str:
+    """Return the name of a region for people: none where the table names none."""
+    return "" if region == WHOLE else region
 
 
 @dataclass(slots=True)
@@ -105,7 +120,7 @@ class Study:
 
     @property
     def full(self) -> bool:
-        """Whether every statistic is kept, not the headline only."""
+        """Whether every statistic of a quantity in a region is kept, not the headline only."""
         asked = self.settings.detail
         return asked == "full" or (asked == "auto" and len(self.groups) <= _MANY_GROUPS)
 
@@ -130,8 +145,7 @@ class Study:
 
     def label(self, group: Group) -> str:
         """Name a group for people."""
-        quantity, region = group
-        return ", ".join(part for part in (self.long.scopes[quantity].label, region) if part)
+        return ", ".join(part for part in (self.long.scopes[group[0]].label, shown_region(group[1])) if part)
 
     def parts(self, frame: pd.DataFrame | None = None) -> Iterator[tuple[Scale, pd.DataFrame]]:
         """Yield the rows of ratio and of interval quantities, which need different statistics."""
@@ -211,8 +225,10 @@ class Analysis:
         for table in self._tables:
             alike[_split_by(table)].append(table)
         stacked = [_with_fdr(stack_tables(tables), split) for split, tables in alike.items()]
-        for table in stacked:
-            shown = table if self.study.full else table[table["statistic"].isin(_HEADLINE).to_numpy()]
+        for split, table in zip(alike, stacked, strict=True):
+            shown = self._shown(table, split)
+            if "region" in shown:
+                shown = shown.assign(region=shown["region"].replace(WHOLE, ""))
             if len(shown):
                 self.study.statistics.extend(to_statistics(shown))
         whole = stack_tables(stacked)
@@ -221,6 +237,14 @@ class Analysis:
         self.study.tables[self.key or self.name] = whole
         self._count(whole)
         return whole
+
+    def _shown(self, table: pd.DataFrame, split: Sequence[str]) -> pd.DataFrame:
+        """Keep all rows of whole groups, and the headline of what is split further, unless asked."""
+        detail = self.study.settings.detail
+        whole = set(split) <= set(BY)
+        if detail == "full" or (whole and self.study.full):
+            return table
+        return table[table["statistic"].isin(_HEADLINE).to_numpy()]
 
     def _count(self, table: pd.DataFrame) -> None:
         if "quantity" not in table:

@@ -12,7 +12,7 @@ from cordqa.stats.component_ratios import component_reproducibility
 from cordqa.stats.components import variance_components
 from cordqa.stats.planning import SampleSize, plan_study, size_for_icc, size_for_repeatability
 from cordqa.workflow.reliability_options import Difference
-from cordqa.workflow.reliability_run import BY, Analysis, Study
+from cordqa.workflow.reliability_run import BY, Analysis, Call, Study, shown_region
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +21,12 @@ __all__ = ["analyse_components", "plan_next_study", "random_terms"]
 
 #: Effects to plan for where none are named, percent of the mean.
 _DIFFERENCES = (Difference(number=3.0, percent=True), Difference(number=5.0, percent=True))
+#: Profiles of the likelihood take minutes for more values than this.
+_MANY_VALUES = 20_000
 _RC_FACTOR = 1.25
 _ICC_WIDTH = 0.2
+#: Stands for the unit of a quantity.
+_UNIT = "\x1a"
 #: With more groups than this, shares of variance stay in the figure: their intervals take most of
 #: the time and add little to those of the variances.
 _MANY_GROUPS = 10
@@ -65,24 +69,38 @@ def analyse_components(study: Study) -> None:
     if design.machine == "vendor" and design.machines > 1:
         fixed.append("vendor")
     analysis = Analysis(study, "variance components", "components")
+    quick = len(study.frame) > _MANY_VALUES and settings.detail != "full"
+    if quick:
+        message = (
+            f"with more than {_MANY_VALUES} values variance components go without intervals; those of "
+            "repeatability and reproducibility are there; --detail full computes all"
+        )
+        study.note("quick", message, Severity.INFO)
     options: Any = {
         "random": terms,
         "fixed": fixed,
         "adaptive": adaptive,
         "by": BY,
         "level": settings.level,
+        "interval": "none" if quick else "auto",
         "shares": len(study.groups) <= _MANY_GROUPS or settings.detail == "full",
         "nan_policy": "omit",
     }
-    for _, unit, part in study.by_quantity():
-        analysis.run(part, partial(variance_components, value="value", unit=_plain(unit), **options))
+    # All quantities at once: those with the same scans share one design, and most of the time.
+    call = partial(variance_components, value="value", unit=_UNIT, **options)
+    analysis.run(study.frame, partial(_with_units, study, call))
     analysis.finish()
     _between_sessions(study, terms)
 
 
-def _plain(unit: str) -> str:
-    """Leave out the unit of what has none: a variance of 1^2 helps nobody."""
-    return "" if unit == "1" else unit
+def _with_units(study: Study, call: Call, rows: pd.DataFrame) -> pd.DataFrame:
+    """Write the unit of each quantity where a call for all of them could only keep its place."""
+    table = call(rows)
+    units = {name: "" if scope.unit == "1" else scope.unit for name, scope in study.long.scopes.items()}
+    cells = zip(table["unit"].tolist(), table["quantity"].tolist(), strict=True)
+    written = [str(unit).replace(_UNIT, units[str(quantity)]) for unit, quantity in cells]
+    # A variance of 1^2 helps nobody.
+    return table.assign(unit=["" if unit == "^2" else unit.strip() for unit in written])
 
 
 def _between_sessions(study: Study, terms: tuple[str, ...]) -> None:
@@ -189,7 +207,7 @@ def _size_row(study: Study, group: tuple[str, str], row: dict[Any, Any], words: 
         value=float(row["n_per_arm"]),
         unit="",
         quantity=group[0],
-        region=group[1],
+        region=shown_region(group[1]),
         group=f"{row['design']}, {words}",
         estimator=f"{row['method']}, power 80 %, two-sided 5 %",
         note=f"from SD of subjects and of repeats as estimated here; difference {row['difference']:.4g} "
@@ -216,7 +234,7 @@ def _precision(study: Study, group: tuple[str, str], icc: float) -> list[Statist
             name="n subjects",
             value=float(size.n),
             quantity=group[0],
-            region=group[1],
+            region=shown_region(group[1]),
             group=words,
             estimator=size.method,
             note=f"{size.criterion} {size.achieved:.3g}",

@@ -41,9 +41,10 @@ def _repeatability(study: Study) -> None:
     analysis = Analysis(study, "repeatability")
     within = design.machine or None
     splits: list[list[str]] = [[]]
-    if design.counts["vendors"] > 1:
+    vendors, machines = design.counts["vendors"], design.machines
+    if vendors > 1 and (vendors != machines or design.machine == "vendor"):
         splits.append(["vendor"])
-    if design.machine not in ("", "vendor") and 1 < design.machines <= MANY_MACHINES:
+    if design.machine not in ("", "vendor") and 1 < machines <= MANY_MACHINES:
         splits.append([design.machine])
     for extra in splits:
         own = None if within in extra else within

@@ -18,7 +18,19 @@ from cordqa.workflow.reliability_roles import Roles
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["KEYS", "MIXED", "LongTable", "Mask", "Scope", "Text", "natural_key", "plural", "shown_lines"]
+__all__ = [
+    "KEYS",
+    "MIXED",
+    "WHOLE",
+    "LongTable",
+    "Mask",
+    "Scope",
+    "Text",
+    "natural_key",
+    "plural",
+    "region_key",
+    "shown_lines",
+]
 
 Text = NDArray[np.object_]
 Mask = NDArray[np.bool_]
@@ -39,6 +51,8 @@ KEYS = (
 )
 #: Columns that may tell different ways of measuring apart; the table has them where the file does.
 MIXED = ("engine", "method", "acquisition")
+#: Region of values whose table names none.
+WHOLE = "all"
 _SHOWN = 3
 
 
@@ -121,13 +135,18 @@ def shown_lines(numbers: Sequence[int]) -> str:
 
 
 def natural_key(label: object) -> tuple[Any, ...]:
-    """Sort key that puts C2 before C10, and cervical before thoracic, lumbar and sacral levels."""
-    text = str(label)
-    level = re.fullmatch(r"([CTLS])(\d{1,2})(?:[-/]?([CTLS])?(\d{1,2}))?", text, re.IGNORECASE | re.ASCII)
-    if level:
-        return (0, "CTLS".index(level[1].upper()), int(level[2]), level[4] is not None, text)
-    parts = re.split(r"(\d+)", text.casefold(), flags=re.ASCII)
-    return (
-        1,
-        *[(0, int(part), "") if part.isdecimal() and part.isascii() else (1, 0, part) for part in parts],
+    """Sort key that puts 2 before 10."""
+    parts = re.split(r"(\d+)", str(label).casefold(), flags=re.ASCII)
+    return tuple(
+        (0, int(part), "") if part.isdecimal() and part.isascii() else (1, 0, part) for part in parts
     )
+
+
+def region_key(label: object) -> tuple[Any, ...]:
+    """Sort key of regions: cervical, thoracic, lumbar and sacral levels in that order, then the rest."""
+    text = str(label)
+    head, _, rest = text.partition(" ")
+    level = re.fullmatch(r"([CTLS])(\d{1,2})(?:[-/]?[CTLS]?(\d{1,2}))?", head, re.IGNORECASE | re.ASCII)
+    if level:
+        return (0, "CTLS".index(level[1].upper()), int(level[2]), level[3] is not None, natural_key(rest))
+    return (1, natural_key(text))

@@ -11,7 +11,7 @@ import numpy as np
 
 from cordqa.quantities import find_quantity
 from cordqa.records import Severity
-from cordqa.workflow.reliability_table import LongTable, Mask, Scope, plural, shown_lines
+from cordqa.workflow.reliability_table import WHOLE, LongTable, Mask, Scope, plural, shown_lines
 
 __all__ = ["unify_units"]
 
@@ -77,6 +77,7 @@ def unify_units(long: LongTable) -> None:
     """Bring the values of each quantity to one unit; what cannot be is left out, with the reason."""
     written = np.array([_plain(unit) for unit in long.frame["unit"]], dtype=object)
     quantity = long.frame["quantity"].to_numpy()
+    assumed: list[str] = []
     for name, scope in long.scopes.items():
         mine = quantity == name
         counts = Counter(written[mine].tolist())
@@ -84,7 +85,7 @@ def unify_units(long: LongTable) -> None:
         target = _plain(scope.unit) or max(stated, key=lambda unit: stated[unit], default="")
         long.scopes[name] = _in_unit(scope, target)
         if not stated:
-            _say_assumed(long, scope, target)
+            assumed.append(name)
             continue
         if len(counts) > 1:
             words = ", ".join(f"{unit or 'no unit'} ({count})" for unit, count in counts.items())
@@ -93,6 +94,7 @@ def unify_units(long: LongTable) -> None:
             if unit != target:
                 _convert(long, mine & (written == unit), unit, target, scope)
     long.frame["unit"] = np.array([long.scopes[name].unit for name in quantity], dtype=object)
+    _say_assumed(long, assumed)
     for name, scope in long.scopes.items():
         _suspect_mixed(long, name, scope)
 
@@ -105,10 +107,12 @@ def _in_unit(scope: Scope, target: str) -> Scope:
     return replace(scope, unit=target, low=-math.inf, high=math.inf)
 
 
-def _say_assumed(long: LongTable, scope: Scope, target: str) -> None:
-    if target:
-        message = f"the table names no unit for {scope.label}; {target} is assumed"
-        long.note("assumed-unit", message, Severity.INFO)
+def _say_assumed(long: LongTable, names: list[str]) -> None:
+    """Say once which units are taken from the registry."""
+    scopes = [long.scopes[name] for name in names]
+    words = [f"{scope.label} in {scope.unit}" for scope in scopes if scope.unit not in ("", "1")]
+    if words:
+        long.note("assumed-unit", f"the table names no units; assumed are {', '.join(words)}", Severity.INFO)
 
 
 def _convert(long: LongTable, rows: Mask, unit: str, target: str, scope: Scope) -> None:
@@ -149,5 +153,5 @@ def _suspect_mixed(long: LongTable, name: str, scope: Scope) -> None:
             f"{math.exp(gaps[widest]):.0f} or more ({shown_lines(lines)}): another unit, or a slip of "
             "the decimal sign?"
         )
-        where = f"{scope.label} {region}".strip()
+        where = f"{scope.label}, {region}".removesuffix(f", {WHOLE}")
         long.note("suspect-unit", message, where=where)

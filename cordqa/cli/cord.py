@@ -1,0 +1,188 @@
+"""``cordqa cord``: cord biomarkers from a BIDS dataset."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cordqa.records import Result
+    from cordqa.workflow.cord_settings import CordSettings
+
+__all__ = ["cord"]
+
+Many = list[str]
+
+
+class Stage(StrEnum):
+    """What to do, as BIDS-Apps name it."""
+
+    PARTICIPANT = "participant"
+    GROUP = "group"
+
+
+class EngineOption(StrEnum):
+    """Who finds the cord."""
+
+    BUILTIN = "builtin"
+    SCT = "sct"
+
+
+class Cluster(StrEnum):
+    """Batch systems."""
+
+    SLURM = "slurm"
+    PBS = "pbs"
+    SGE = "sge"
+    LSF = "lsf"
+
+
+def cord(
+    bids: Annotated[Path, typer.Argument(metavar="BIDS_DIR", help="Folder that holds sub-*.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for tables, reports and images.")],
+    stage: Annotated[Stage, typer.Argument(metavar="participant|group", help="Each person, or the study.")],
+    participant_label: Annotated[
+        Many | None,
+        typer.Option("--participant-label", help="Participants, with or without sub-; repeat it."),
+    ] = None,
+    session_label: Annotated[
+        Many | None, typer.Option("--session-label", help="Sessions, with or without ses-; repeat it.")
+    ] = None,
+    engine: Annotated[EngineOption, typer.Option(help="Who finds the cord.")] = EngineOption.BUILTIN,
+    levels: Annotated[
+        Many | None,
+        typer.Option(help="Levels to report: C3, or C2-C5 for the mean; repeat it or use commas."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="Extraction: MAP, 'maximum likelihood', 'weighted mean', binary, median.")
+    ] = "MAP",
+    template: Annotated[
+        Path | None, typer.Option(help="Your own PAM50 folder; the built-in schematic atlas otherwise.")
+    ] = None,
+    derivatives: Annotated[
+        list[Path] | None, typer.Option(help="Further folder with your masks and labels; repeat it.")
+    ] = None,
+    exclude_from: Annotated[
+        Path | None, typer.Option(help="YAML with review marks; images marked fail or artefact are left out.")
+    ] = None,
+    reference_table: Annotated[
+        Path | None, typer.Option(help="Table of controls (level, age, sex, CSA ...) for z-scores.")
+    ] = None,
+    n_procs: Annotated[
+        int | None, typer.Option("--n-procs", min=1, help="Processes; as many as fit by default.")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
+    cluster: Annotated[Cluster | None, typer.Option(help="Batch system to run on, through Dask.")] = None,
+    work: Annotated[
+        Path | None, typer.Option("-w", "--work-dir", help="Folder for what may be deleted [OUT/work].")
+    ] = None,
+    redo: Annotated[bool, typer.Option("--redo", help="Repeat also what is done and current.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
+) -> None:
+    """Measure the spinal cord of every participant, then gather the study.
+
+    Masks and labels of your own below BIDS_DIR/derivatives always win over the engine's.
+    """
+    from cordqa.workflow.cord_settings import CordSettings, parse_levels
+
+    settings = CordSettings(
+        engine=engine.value,
+        participants=_labels(participant_label, "sub-"),
+        sessions=_labels(session_label, "ses-"),
+        levels=parse_levels(levels or ()),
+        method=method,
+        template=template,
+        derivatives=tuple(derivatives or ()),
+        exclude_from=exclude_from,
+        reference_table=reference_table,
+        redo=redo,
+    )
+    if dry_run:
+        _show_plan(bids, settings, as_json=as_json)
+    elif stage is Stage.GROUP:
+        _group(bids, out, settings, as_json=as_json)
+    else:
+        from cordqa.workflow.cord_pool import Execution
+
+        execution = Execution(
+            n_procs=n_procs, scheduler=scheduler or "", cluster=cluster.value if cluster else ""
+        )
+        _participants(bids, out, settings, execution=execution, work=work, as_json=as_json)
+
+
+def _labels(words: Many | None, prefix: str) -> tuple[str, ...]:
+    """Labels with or without their prefix, one or several in a word."""
+    found = [label for word in words or () for label in word.replace(",", " ").split()]
+    return tuple(dict.fromkeys(label.removeprefix(prefix) for label in found))
+
+
+def _participants(
+    bids: Path,
+    out: Path,
+    settings: CordSettings,
+    *,
+    execution: object,
+    work: Path | None,
+    as_json: bool,
+) -> None:
+    from cordqa.cli._output import progress
+    from cordqa.records import State
+    from cordqa.report import render_report
+    from cordqa.workflow.cord import run_cord_participants
+    from cordqa.workflow.cord_pool import Execution
+
+    result = run_cord_participants(
+        bids,
+        out,
+        settings=settings,
+        execution=execution if isinstance(execution, Execution) else None,
+        work=work,
+        render=render_report,
+        progress=progress,
+    )
+    _print(result, as_json=as_json)
+    done, skipped, failed = (result.count(state) for state in (State.DONE, State.SKIPPED, State.FAILED))
+    progress(f"done {done}, skipped {skipped}, failed {failed}")
+    progress(f"reports: {out / 'sub-*' / 'report.html'}; gather them with: cordqa cord BIDS_DIR OUT group")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _group(bids: Path, out: Path, settings: CordSettings, *, as_json: bool) -> None:
+    from cordqa.cli._output import exit_status, finish, progress
+    from cordqa.io.files import check_folder
+    from cordqa.workflow.cord_group import run_cord_group
+
+    check_folder(bids)
+    result = run_cord_group(out, settings=settings, progress=progress)
+    finish(result, out, as_json=as_json)
+    raise typer.Exit(exit_status(result))
+
+
+def _show_plan(bids: Path, settings: CordSettings, *, as_json: bool) -> None:
+    from cordqa.workflow.cord import plan_cord
+
+    result = plan_cord(bids, settings)
+    if as_json:
+        _print(result, as_json=True)
+    else:
+        for outcome in result.outcomes:
+            print(f"{outcome.what}: {outcome.reason}")
+    raise typer.Exit(1 if any(outcome.state == "failed" for outcome in result.outcomes) else 0)
+
+
+def _print(result: Result, *, as_json: bool) -> None:
+    import json
+    import sys
+
+    from cordqa.records import as_plain
+    from cordqa.report import render_text
+
+    if as_json:
+        json.dump(as_plain(result), sys.stdout, ensure_ascii=False, allow_nan=False)
+        print()
+    else:
+        print(render_text(result))
