@@ -66,7 +66,9 @@ def run(folder: Path, case, sections) -> tuple[float, float, list[float]]:
 def main() -> None:
     shared = Path(sys.argv[1]) / "cord"
     atlases = {"PAM50": template_sections(shared / "PAM50"), "schematic": analytical_sections()}
-    print(f"{'case':<16}{'atlas':<11}{'SCT CPU s':>10}{'ours CPU s':>11}{'ratio':>7}{'morphometry CPU s':>19}")
+    print(
+        f"{'case':<16}{'atlas':<11}{'SCT CPU s':>10}{'ours CPU s':>11}{'ratio':>7}{'morphometry CPU s':>19}"
+    )
     for case in CASES:
         for name, sections in atlases.items():
             runs = [run(shared / "sct-reference" / case[0], case, sections) for _ in range(3)]

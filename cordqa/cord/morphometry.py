@@ -7,23 +7,23 @@ perpendicular to the centreline: lengths along the tilt shrink by the cosine of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cordqa.cord.axes import Oriented, Pieces, orient_mask, slice_label
+from cordqa.cord.axes import Oriented, Pieces, orient_mask
 from cordqa.cord.centreline import Centreline, fit_oriented
+from cordqa.cord.slice_rows import SliceTable, resample_slices, slice_measurements, summarise_slices
 from cordqa.errors import InputError
-from cordqa.quantities import get_quantity
-from cordqa.records import Entities, Measurement, Volume
+from cordqa.records import Volume
 
 __all__ = [
     "SHAPE_QUANTITIES",
     "SliceTable",
     "measure_morphometry",
     "measure_tissue_area",
+    "resample_slices",
     "slice_measurements",
     "summarise_slices",
 ]
@@ -50,43 +50,6 @@ PERPENDICULAR = "perpendicular to the centreline"
 WITHIN = "within the slice, no angle correction"
 NO_MASK = "no mask in this slice"
 NO_ANGLE = "a single slice gives no angle, so no perpendicular area"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SliceTable:
-    """Values per slice, from the lowest slice of the mask to the highest.
-
-    Attributes
-    ----------
-    slices : ndarray of int, shape (n,)
-        Slice numbers, counted from inferior.
-    array_index : ndarray of int, shape (n,)
-        The same slices in the array as stored.
-    z_mm : ndarray, shape (n,)
-        Distance along the centreline from the middle of the lowest slice.
-    values : mapping
-        Quantity to an array of shape (n,); NaN where it cannot be known.
-    reasons : tuple of str
-        Why a slice has no value; empty where it has.
-    n_voxels : ndarray, shape (n,)
-        Voxels of the slice that hold any cord.
-    centreline : Centreline
-    region, method : str
-        What was measured, and how.
-    notes : tuple of str
-        What holds for all slices.
-    """
-
-    slices: NDArray[np.intp]
-    array_index: NDArray[np.intp]
-    z_mm: Array
-    values: Mapping[str, Array]
-    reasons: tuple[str, ...]
-    n_voxels: NDArray[np.intp]
-    centreline: Centreline
-    region: str = "cord"
-    method: str = ""
-    notes: tuple[str, ...] = field(default=())
 
 
 def measure_morphometry(
@@ -148,6 +111,7 @@ def measure_morphometry(
     method = (
         "perpendicular to the centreline" if angle_correction else "within the slice, no angle correction"
     )
+    values = {name: values[name] for name in SHAPE_QUANTITIES}
     return _table(oriented, line, slices, values, method, "cord")
 
 
@@ -312,113 +276,3 @@ def _solidity(inside: NDArray[np.bool_]) -> float:
         ]
     )
     return float(min(1.0, inside.sum() / ConvexHull(corners).volume))
-
-
-def slice_measurements(
-    table: SliceTable,
-    *,
-    levels: Sequence[str] | None = None,
-    entities: Entities | None = None,
-    engine: str = "",
-) -> tuple[Measurement, ...]:
-    """Turn a table of slices into rows, one per slice and quantity.
-
-    Parameters
-    ----------
-    levels : sequence of str, optional
-        Vertebral level of every slice, for example "C3"; written before the slice.
-    """
-    rows = []
-    for name, values in table.values.items():
-        for i, value in enumerate(values):
-            place = slice_label(int(table.slices[i]), int(table.array_index[i]))
-            rows.append(
-                Measurement(
-                    quantity=name,
-                    value=float(value),
-                    unit=get_quantity(name).unit,
-                    region=table.region,
-                    level=f"{levels[i]}, {place}" if levels and levels[i] else place,
-                    n_voxels=int(table.n_voxels[i]),
-                    coverage=float(math.isfinite(value)),
-                    method=table.method,
-                    engine=engine,
-                    entities=entities or Entities(),
-                    flags=_flags(value, table.reasons[i], table.notes),
-                )
-            )
-    return tuple(rows)
-
-
-def _flags(value: float, reason: str, notes: tuple[str, ...]) -> tuple[str, ...]:
-    return notes if math.isfinite(value) else ((reason or "cannot be measured"), *notes)
-
-
-def summarise_slices(
-    table: SliceTable,
-    groups: Mapping[str, NDArray[np.bool_]],
-    *,
-    entities: Entities | None = None,
-    engine: str = "",
-    notes: Mapping[str, str] | None = None,
-) -> tuple[Measurement, ...]:
-    """Average a table over groups of slices: levels, distances, or all.
-
-    Parameters
-    ----------
-    groups : mapping
-        Name of the group ("C3", "all") to a mask over the slices of the table.
-    notes : mapping, optional
-        A flag per group, for example that a level is covered in part.
-
-    Returns
-    -------
-    tuple of Measurement
-        The mean over slices with a value; ``standard_uncertainty`` is the standard deviation between
-        slices (ddof 1) over the square root of their number, which treats slices as independent;
-        ``coverage`` is the share of the group's slices that have a value.  Length is a sum.
-    """
-    return tuple(
-        row
-        for group, chosen in groups.items()
-        for row in _group_rows(
-            table, group, chosen, entities or Entities(), engine, (notes or {}).get(group, "")
-        )
-    )
-
-
-def _group_rows(
-    table: SliceTable, group: str, chosen: NDArray[np.bool_], entities: Entities, engine: str, note: str
-) -> Iterator[Measurement]:
-    for name, values in table.values.items():
-        inside = values[chosen]
-        known = inside[np.isfinite(inside)]
-        total = name == "length"
-        spread = (
-            float(known.std(ddof=1) / math.sqrt(known.size)) if known.size > 1 and not total else math.nan
-        )
-        flags = [*table.notes]
-        if note:
-            flags.append(note)
-        if known.size == 0:
-            flags.insert(0, "not covered: no slice of this group holds a value")
-            value = math.nan
-        else:
-            value = float(known.sum() if total else known.mean())
-        if 0 < known.size < inside.size:
-            flags.append(f"{inside.size - known.size} of {inside.size} slices hold no value")
-        yield Measurement(
-            quantity=name,
-            value=value,
-            unit=get_quantity(name).unit,
-            region=table.region,
-            level=group,
-            standard_uncertainty=spread,
-            uncertainty_method="" if math.isnan(spread) else "between slices, over the root of their number",
-            n_voxels=int(table.n_voxels[chosen].sum()),
-            coverage=known.size / inside.size if inside.size else 0.0,
-            method=table.method,
-            engine=engine,
-            entities=entities,
-            flags=tuple(flags),
-        )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 __all__ = ["NO_B1", "NO_NUMBER", "NO_SIGNAL", "NO_SOLUTION", "ParameterMap", "outcome"]
 
 NO_NUMBER = "a signal is not a number"
-NO_SIGNAL = "no signal in a reference image"
+NO_SIGNAL = "no signal in one of the images"
 NO_B1 = "no B1"
 NO_SOLUTION = "signals contradict each other: no positive T1"
 
