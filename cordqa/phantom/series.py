@@ -157,15 +157,20 @@ def is_copy(one: Series, other: Series) -> bool:
     fields = (one.images.entities.field_strength_T, other.images.entities.field_strength_T)
     if abs(fields[0] - fields[1]) > _SAME_FIELD_T:
         return False
-    first, second = _fingerprint(one), _fingerprint(other)
+    # One image after the other: series that differ do so in the first.
+    pairs = zip(one.data, other.data, strict=True)
+    return all(_alike(_fingerprint(a), _fingerprint(b)) for a, b in pairs)
+
+
+def _alike(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
     # Images without any signal are all alike and prove nothing.
     return bool(np.all(first > 0)) and bool(np.allclose(first, second, rtol=_COPY_TOLERANCE, atol=0.0))
 
 
-def _fingerprint(series: Series) -> NDArray[np.float64]:
-    """Sum, sum of squares and maximum of the absolute values of every image."""
-    values = np.nan_to_num(np.abs(series.data).reshape(len(series.data), -1).astype(np.float64))
-    return np.stack([values.sum(axis=1), (values**2).sum(axis=1), values.max(axis=1)])
+def _fingerprint(image: NDArray[np.inexact]) -> NDArray[np.float64]:
+    """Sum, sum of squares and maximum of the absolute values of one image."""
+    values = np.nan_to_num(np.abs(image).astype(np.float64))
+    return np.array([values.sum(), (values**2).sum(), values.max()])
 
 
 def _acquisition_key(images: ImageSet) -> tuple[object, ...]:

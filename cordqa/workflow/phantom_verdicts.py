@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +43,8 @@ __all__ = ["judge", "summarise"]
 _BATCH_FACTOR = 2.0
 _BATCH_LOG_ERROR = 0.04
 _RATE_QUANTITIES = ("T1", "T2")
+#: Spheres that must be judged before the line through them is.
+_LINE_SPHERES = 3
 
 
 def judge(
@@ -66,7 +68,13 @@ def judge(
         verdicts.extend([*own, whole])
     groups = group_measurements(row for plate in plates for row in plate.rows)
     by_group = [(group, tuple(_statistics(group))) for group in groups]
-    repeats = [v for group, own in by_group for v in _repeat_verdicts(group, own, tolerances)]
+    judged = {
+        id(row)
+        for plate in plates
+        for row, verdict in zip(plate.rows, plate.verdicts, strict=True)
+        if verdict.status is not Status.NOT_EVALUATED
+    }
+    repeats = [v for group, own in by_group for v in _repeat_verdicts(group, own, tolerances, judged)]
     overall = _of_judged_plates(judge_overall([*parts, *repeats]), parts)
     return Judgement(
         overall=overall,
@@ -147,18 +155,36 @@ def _statistics(group: Group) -> Iterable[Statistic]:
     yield from concordance_over_spheres(group)
 
 
-def _repeat_verdicts(group: Group, statistics: Sequence[Statistic], tolerances: Tolerances) -> list[Verdict]:
-    """Judge linearity per scanner, and the worst sphere within and between scanners."""
+def _repeat_verdicts(
+    group: Group, statistics: Sequence[Statistic], tolerances: Tolerances, judged: Set[int]
+) -> list[Verdict]:
+    """Judge linearity per scanner, and the worst sphere within and between scanners.
+
+    ``judged`` holds the identities of the rows whose sphere could be judged.
+    """
     verdicts: list[Verdict] = []
     for scanner, rows in group.by_protocol().items():
         name = group.named(scanner)
         line = {s.name: s for s in statistics if s.group == name and s.name in LINEARITY_NAMES}
         if len(line) == len(LINEARITY_NAMES) and group.quantity in _RATE_QUANTITIES:
             references = [row.reference for row in rows if usable(row) and math.isfinite(row.reference)]
-            verdicts.extend(_line_verdicts(group, scanner, line, max(references), tolerances))
+            lines = _line_verdicts(group, scanner, line, max(references), tolerances)
+            n_judged = len({row.region for row in rows if id(row) in judged})
+            verdicts.extend(_if_references_are_known(lines, n_judged))
         verdicts.extend(_worst(statistics, WITHIN, name, group, tolerances, _entities(group, scanner)))
     verdicts.extend(_worst(statistics, BETWEEN, field_words(group), group, tolerances, None))
     return verdicts
+
+
+def _if_references_are_known(lines: Sequence[Verdict], n_judged: int) -> Sequence[Verdict]:
+    """A line against references too uncertain to judge a sphere by cannot blame the scanner either."""
+    if n_judged >= _LINE_SPHERES:
+        return lines
+    reason = (
+        f"only {n_judged} of the spheres could be judged: references or values are too uncertain for a "
+        "verdict on their line"
+    )
+    return [replace(line, status=Status.NOT_EVALUATED, reason=reason) for line in lines]
 
 
 def _line_verdicts(

@@ -220,6 +220,21 @@ def test_nothing_judged_is_no_pass_with_warnings(scans: Path) -> None:
     assert "could be judged" in result.summary
 
 
+def test_uncertain_references_blame_no_scanner(scans: Path) -> None:
+    """At 1.5 T the published values are too uncertain to judge a sphere, so the line is not judged either."""
+
+    def weaken(dataset: pydicom.Dataset, _number: int) -> None:
+        dataset.MagneticFieldStrength = 1.5
+        dataset.ImagingFrequency = 63.87
+
+    _edit(scans, weaken)
+    result = _run(scans, serial=None)
+    assert {v.status for v in result.verdicts if v.scope == "sphere"} == {Status.NOT_EVALUATED}
+    assert {v.status for v in result.verdicts if v.scope == "linearity"} == {Status.NOT_EVALUATED}
+    assert result.status is Status.NOT_EVALUATED
+    assert any(s.name == "slope" and np.isfinite(s.value) for s in result.statistics)
+
+
 def _field(path: Path, values: np.ndarray, *, offset_mm: float = -200.0) -> Path:
     affine = np.diag([10.0, 10.0, 10.0, 1.0])
     affine[:3, 3] = offset_mm
