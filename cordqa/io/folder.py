@@ -231,8 +231,20 @@ def _learn(work: _Work, facts: PhantomFacts, source: str) -> None:
         work.note(Severity.WARNING, "phantom.file", text, printable(source))
 
 
+def _note_several_objects(work: _Work) -> None:
+    """Say when identifiers differ: weekly scans of one phantom often carry several, two phantoms do too."""
+    count = len({frame.patient_key for frame in work.frames if frame.patient_key})
+    if count > 1:
+        message = (
+            f"the files carry {count} different patient identifiers and are taken as scans of one object; "
+            "put different objects into folders of their own"
+        )
+        work.note(Severity.WARNING, "read.several-objects", message)
+
+
 def _make_sets(work: _Work) -> list[ImageSet]:
     frames = work.frames
+    _note_several_objects(work)
     for drop, why in (
         (drop_copies, "copy of another file"),
         (drop_surveys, "localizer (several orientations in one series)"),

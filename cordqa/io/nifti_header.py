@@ -27,6 +27,10 @@ _BLOCK_BYTES = 540  # of the longer of the two headers
 Vector = tuple[float, float, float]
 
 
+#: An axis with this times the spacing of the others is that of the slices.
+_COARSE = 1.5
+
+
 @dataclass(frozen=True, slots=True)
 class NiftiHeader:
     """What is used of a NIfTI header.
@@ -34,13 +38,16 @@ class NiftiHeader:
     Attributes
     ----------
     shape : tuple of int
-        Size along the first, second and third axis, and the number of volumes.
+        Number of columns, rows and slices, and of volumes.
+    order : tuple of int
+        Axis of the file for columns, rows and slices: tools that reorient a coronal or sagittal
+        stack leave its slices along another axis than the third.
     dtype : dtype
         Of the stored values.
     offset : int
         Where the data begin.
     affine : ndarray, shape (4, 4)
-        Maps the three axes to RAS+ millimetres.
+        Maps column, row and slice to RAS+ millimetres.
     slope, intercept : float
         Scaling of the stored values; 1 and 0 where the header gives none.
     """
@@ -51,6 +58,7 @@ class NiftiHeader:
     affine: NDArray[np.float64]
     slope: float
     intercept: float
+    order: tuple[int, int, int] = (0, 1, 2)
 
     @property
     def orientation(self) -> tuple[float, float, float, float, float, float]:
@@ -96,7 +104,10 @@ class NiftiFile:
                 expected=f"{size} bytes",
                 todo="copy or convert the file again",
             )
-        planes = np.frombuffer(raw, dtype=header.dtype).reshape(volumes * slices, rows, columns)
+        sizes = dict(zip(header.order, (columns, rows, slices), strict=True))
+        stored = np.frombuffer(raw, dtype=header.dtype).reshape(volumes, sizes[2], sizes[1], sizes[0])
+        turned = stored.transpose(0, *(3 - axis for axis in reversed(header.order)))
+        planes = turned.reshape(volumes * slices, rows, columns)
         low, high = -math.inf, math.inf
         if header.dtype.kind in "iu":
             low, high = float(np.iinfo(header.dtype).min), float(np.iinfo(header.dtype).max)
@@ -155,7 +166,26 @@ def read_nifti_header(path: Path, *, limits: ReadLimits) -> NiftiHeader:
         )
     _check_affine(affine)
     slope, intercept = _scaling(header)
-    return NiftiHeader(_shape(header, limits), _dtype(header), int(offset), affine, slope, intercept)
+    sizes = _shape(header, limits)
+    order = _slices_last(sizes[:3], affine)
+    shape = (sizes[order[0]], sizes[order[1]], sizes[order[2]], sizes[3])
+    affine[:, :3] = affine[:, list(order)]
+    return NiftiHeader(shape, _dtype(header), int(offset), affine, slope, intercept, order)
+
+
+def _slices_last(sizes: tuple[int, int, int], affine: NDArray[np.float64]) -> tuple[int, int, int]:
+    """Return the axes with that of the slices last: a single one, or one much coarser than the others."""
+    single = [axis for axis in range(3) if sizes[axis] == 1]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    coarsest = int(np.argmax(spacing))
+    others = np.delete(spacing, coarsest)
+    slices = 2
+    if single and 2 not in single:
+        slices = single[-1]
+    elif not single and spacing[coarsest] > _COARSE * others.max():
+        slices = coarsest
+    first, second = (axis for axis in range(3) if axis != slices)
+    return first, second, slices
 
 
 def _kind(library: Any, block: bytes) -> Any:

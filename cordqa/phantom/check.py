@@ -127,8 +127,8 @@ def judge_sphere(
         status, why = decide(error.value, expanded, rule)
         reason = f"error {error.value:+.1f} {error.unit}, expanded uncertainty {expanded:.1f} {error.unit}"
         reason += f"; {why}" if why else ""
-        if status in {Status.WARN, Status.NOT_EVALUATED} and reference is not None:
-            reason += _largest(reference)
+        if status in {Status.WARN, Status.NOT_EVALUATED}:
+            reason += _largest(measurement, reference)
         if not error.uncertainty_known:
             reason += "; an uncertainty is not known, so this cannot be a pass"
             status = Status.WARN if status is Status.PASS else status
@@ -171,8 +171,12 @@ def _obstacle(measurement: Measurement, reference: ReferenceValue | None) -> str
     return ""
 
 
-def _largest(reference: ReferenceValue) -> str:
-    if not reference.components:
+def _largest(measurement: Measurement, reference: ReferenceValue | None) -> str:
+    """Name what the uncertainty is mostly made of, so that the reader knows what would lower it."""
+    fit, certificate = measurement.standard_uncertainty, measurement.reference_uncertainty
+    if math.isfinite(fit) and not fit <= certificate:
+        return "; most of the uncertainty is that of the fit"
+    if reference is None or not reference.components:
         return ""
     part = max(reference.components, key=lambda component: component.percent)
     return f"; the largest part of the reference's uncertainty is {part.name} ({part.percent:.1f} %)"

@@ -60,6 +60,8 @@ def _head(result: Result) -> list[str]:
     lines += _wrap(result.summary)
     counts: dict[str, int] = {}
     for verdict in result.verdicts:
+        if verdict.scope == "overall":
+            continue
         counts[str(verdict.status)] = counts.get(str(verdict.status), 0) + 1
     if counts:
         order = ("fail", "warn", "not evaluated", "pass")

@@ -93,7 +93,9 @@ def _counts(result: Result) -> list[tuple[str, str]]:
     """Look and words for each status that occurs among the verdicts, most severe first."""
     order = (Status.FAIL, Status.WARN, Status.NOT_EVALUATED, Status.PASS)
     words = {Status.FAIL: "failed", Status.WARN: "with a warning", Status.PASS: "passed"}
-    found = [(status, sum(one.status is status for one in result.verdicts)) for status in order]
+    # The overall verdict heads the page; it is no check of its own.
+    checks = [one for one in result.verdicts if one.scope != "overall"]
+    found = [(status, sum(one.status is status for one in checks)) for status in order]
     return [
         (_LOOKS[status], f"{count} {words.get(status, status_word(status).lower())}")
         for status, count in found

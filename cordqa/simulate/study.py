@@ -91,7 +91,7 @@ class _ScannerPlan:
 def three_vendor_scanners(*, field_strength_T: float = 3.0) -> tuple[SimulatedScanner, ...]:
     """Return three invented scanners that differ as real ones of three vendors do.
 
-    A (Siemens) is nearly right; B (GE) measures T1 4 % too long; C (Philips) has an imperfect
+    A (Siemens) is nearly right; B (GE) measures T1 8 % too long; C (Philips) has an imperfect
     transmit field whose stimulated echoes lengthen the apparent T2.
     """
     return (
@@ -129,7 +129,7 @@ def three_vendor_scanners(*, field_strength_T: float = 3.0) -> tuple[SimulatedSc
             receive_slope=0.10,
             transmit_scale=0.98,
             transmit_curvature=-0.05,
-            t1_bias=0.04,
+            t1_bias=0.08,
             session_sd=0.006,
             sphere_sd=0.003,
             rotation_deg=-38.0,

@@ -75,7 +75,7 @@ def test_study_shows_the_planted_bias(study: tuple[Path, Result]) -> None:
     slopes = {s.group: s.value for s in study[1].statistics if s.name == "slope" and s.quantity == "T1"}
     biased = next(value for name, value in slopes.items() if name.startswith("GE"))
     others = [value for name, value in slopes.items() if not name.startswith("GE")]
-    assert biased == pytest.approx(1.04, abs=0.01)
+    assert biased == pytest.approx(1.08, abs=0.01)
     assert others == pytest.approx([1.0, 1.0], abs=0.01)
 
 

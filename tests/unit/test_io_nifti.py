@@ -306,3 +306,30 @@ def test_real_nifti_without_parameters_is_passed_over(shared_data: Path) -> None
         assert "NIfTI without a JSON sidecar" in str(error)
     else:
         assert reading is not None and reading.n_files > 0
+
+
+def test_slices_along_another_axis_give_the_same_images(tmp_path: Path) -> None:
+    """Tools that reorient a coronal stack leave its slices along the second axis."""
+    rng = np.random.default_rng(5)
+    data = rng.uniform(1, 100, (20, 24, 1)).astype(np.float32)
+    affine = np.array([[-2.0, 0, 0, 30], [0, 0, 5.0, -10], [0, 2.0, 0, -20], [0, 0, 0, 1]])
+    turned = np.moveaxis(data, 2, 1)
+    turned_affine = affine[:, [0, 2, 1, 3]]
+    found = []
+    for name, values, matrix in (("plain", data, affine), ("turned", turned, turned_affine)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for number, time_s in enumerate((0.05, 0.2, 0.8)):
+            nib.save(nib.Nifti1Image(values * (number + 1), matrix), folder / f"scan{number}.nii.gz")
+            sidecar = {
+                "InversionTime": time_s,
+                "RepetitionTime": 2.0,
+                "EchoTime": 0.01,
+                "MagneticFieldStrength": 3,
+            }
+            (folder / f"scan{number}.json").write_text(json.dumps(sidecar))
+        (images,) = read_folder(folder).sets
+        found.append(images)
+    assert found[1].data.shape == found[0].data.shape
+    assert np.array_equal(found[1].data, found[0].data)
+    assert np.allclose(found[1].affine, found[0].affine)
