@@ -261,7 +261,10 @@ def _signal(series: Series, signals: RegionSignals, floor: Array | None) -> tupl
         # The scanner zeroed the background: nothing tells the floor, and the mean is what is left.
         return np.abs(signals.mean), signals.noise_of_mean
     corrected = correct_noise_floor(signals.mean_square, floor)
-    return corrected, corrected_signal_sd(corrected, floor, signals.n_pixels[:, None])
+    # Air tells the noise; the scatter inside the spheres tells ringing and shading as well, and a
+    # sample cannot be trusted beyond either.
+    by_noise = corrected_signal_sd(corrected, floor, signals.n_pixels[:, None])
+    return corrected, np.maximum(by_noise, signals.noise_of_mean)
 
 
 def _fit_inversion_recovery(

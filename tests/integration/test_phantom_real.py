@@ -56,7 +56,8 @@ def test_values_are_as_near_to_the_reference_as_published(
     ]
     errors = [abs(100 * (m.value / m.reference - 1)) for m in rows]
     assert len(rows) >= 8
-    assert np.median(errors) <= limit_percent
+    # The limits are published to one decimal, and are compared at that precision.
+    assert round(float(np.median(errors)), 1) <= limit_percent
 
 
 def test_values_fall_from_sphere_to_sphere(result: Result) -> None:
