@@ -21,7 +21,10 @@ IMAGES = {
     "T2w": ("testing/t2/t2", "testing/t2/t2_seg-manual"),
     "T2*w": ("testing/t2s/t2s", "testing/t2s/t2s_seg"),
     "MT-on": ("testing/mt/mt1", "testing/mt/mt1_seg"),
+    # The person moved by about 1.1 mm between both images, and the mask belongs to the first ...
     "MT-off": ("testing/mt/mt0", "testing/mt/mt1_seg"),
+    # ... so the image is scored as well after the Spinal Cord Toolbox moved it onto the first.
+    "MT-off moved": ("sct-reference/mt_testing/mt0_reg", "testing/mt/mt1_seg"),
     "sub-05 MT-on": ("tutorial/sub-05/sub-05_acq-MTon_MTS", "tutorial/sub-05/sub-05_acq-MTon_MTS_seg"),
     "sub-05 MT-off": ("tutorial/sub-05/sub-05_acq-MToff_MTS", "tutorial/sub-05/sub-05_acq-MTon_MTS_seg"),
 }

@@ -1,9 +1,9 @@
 """Geometry of an axial section: which tissue lies where, drawn from seeded random numbers.
 
-The model is analytical and uses no image of a person.  Sizes follow published morphometry of the
-cervical and thoracic cord (transverse 9-14 mm, sagittal 6-9 mm; Frostell et al. 2016,
-doi 10.3389/fneur.2016.00238); shapes around the cord only have to be varied enough that no single
-one of them can be relied upon.
+The model is analytical and uses no image of a person.  Sizes lie around published morphometry
+(transverse diameter on average 13.3 mm at C5 and 8.3 mm at T8, sagittal 7.4 and 6.3 mm; Frostell
+et al. 2016, doi 10.3389/fneur.2016.00238), with the weight on the cervical cord; shapes around
+the cord only have to be varied enough that no single one of them can be relied upon.
 
 Coordinates: x runs to the subject's right, y to anterior, in mm, with the cord at the origin.
 """
@@ -129,7 +129,14 @@ class _Canvas:
 
 
 def draw_scene(
-    rng: np.random.Generator, *, size: int, pixel_mm: float, kind: Kind = Kind.CORD
+    rng: np.random.Generator,
+    *,
+    size: int,
+    pixel_mm: float,
+    kind: Kind = Kind.CORD,
+    lookalikes: bool = True,
+    room_mm: float = 2.2,
+    bare: float = 0.0,
 ) -> Scene:
     """Draw the geometry of one section.
 
@@ -143,18 +150,28 @@ def draw_scene(
         Pixel size.
     kind : Kind
         What the section shows.
+    lookalikes : bool
+        Whether sections without a canal may hold ellipses of the size of a cord.
+    room_mm : float
+        Usual room for CSF in front of the cord and behind it.
+    bare : float
+        Share of sections whose canal is not surrounded by a spine, as at the foramen magnum or
+        where nothing but the cord gives signal.
     """
     canvas = _Canvas(rng, size, pixel_mm)
     _paint_soft_tissue(canvas)
     if kind is Kind.ELSEWHERE:
-        _paint_clutter(canvas, int(rng.integers(4, 14)))
+        _paint_clutter(canvas, int(rng.integers(4, 14)), lookalikes=lookalikes)
         nothing = np.zeros((size, size), dtype=np.float32)
         return canvas.scene(kind, nothing, nothing)
     if kind is Kind.BRAINSTEM:
         return _paint_brainstem(canvas)
     cord_radii = _cord_radii(rng, small=kind is Kind.CAUDA_EQUINA)
-    sac_radii = _sac_radii(rng, cord_radii)
-    _paint_spine(canvas, sac_radii)
+    sac_radii = _sac_radii(rng, cord_radii, room_mm)
+    if bare > 0.0 and rng.random() < bare:
+        _paint_clutter(canvas, int(rng.integers(0, 8)), lookalikes=False)
+    else:
+        _paint_spine(canvas, sac_radii)
     where = polar(canvas.x, canvas.y)
     sac_distance = star_distance(where, sac_radii)
     if rng.random() < 0.8:
@@ -191,12 +208,14 @@ def _angle_between(turn: NDArray[np.float64], other: float) -> NDArray[np.float6
     return np.asarray((turn - other + np.pi) % (2.0 * np.pi) - np.pi)
 
 
-def _sac_radii(rng: np.random.Generator, cord_radii: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sac_radii(
+    rng: np.random.Generator, cord_radii: NDArray[np.float64], room_mm: float
+) -> NDArray[np.float64]:
     """Draw the dural sac: independent room ventrally, dorsally and on both sides, down to none."""
     n = cord_radii.size
     right, front, left, back = (cord_radii[k * n // 4] for k in range(4))
-    front += max(rng.normal(2.2, 1.8), -0.5)
-    back += max(rng.normal(2.2, 1.8), -0.5)
+    front += max(rng.normal(room_mm, 1.8), -0.5)
+    back += max(rng.normal(room_mm, 1.8), -0.5)
     side = rng.gamma(3.0, 1.1)
     right, left = right + side * rng.uniform(0.7, 1.3), left + side * rng.uniform(0.7, 1.3)
     centre = (0.5 * (right - left), 0.5 * (front - back))
@@ -220,7 +239,7 @@ def _paint_soft_tissue(canvas: _Canvas) -> None:
             canvas.paint(tissue, distance)
 
 
-def _paint_clutter(canvas: _Canvas, count: int) -> None:
+def _paint_clutter(canvas: _Canvas, count: int, *, lookalikes: bool = True) -> None:
     """Paint ellipses, rings and tubes that are not a cord."""
     rng = canvas.rng
     reach = 0.55 * canvas.size * canvas.pixel_mm
@@ -236,6 +255,8 @@ def _paint_clutter(canvas: _Canvas, count: int) -> None:
             canvas.paint(tissue, distance)
             continue
         half = float(np.exp(rng.uniform(np.log(1.2), np.log(20.0))))
+        if not lookalikes and 2.5 < half < 10.0:
+            half *= 0.5 if half < 5.0 else 2.0
         rim = float(rng.uniform(0.4, 3.0)) if rng.random() < 0.5 else 0.0
         canvas.ellipse(tissue, centre, (half, half * float(rng.uniform(0.5, 1.6))), rim_mm=rim)
 
@@ -262,7 +283,9 @@ def _paint_body(canvas: _Canvas, front: float) -> None:
     half = (float(rng.uniform(8.0, 16.0)), float(rng.uniform(6.0, 11.0)))
     tissue = Tissue.DISC if rng.random() < 0.35 else Tissue.MARROW
     gap = float(rng.uniform(-1.0, 1.0))
-    canvas.ellipse(tissue, (float(rng.normal(0, 0.7)), front + gap + half[1]), half, rim_mm=float(rng.uniform(0, 1.5)))
+    canvas.ellipse(
+        tissue, (float(rng.normal(0, 0.7)), front + gap + half[1]), half, rim_mm=float(rng.uniform(0, 1.5))
+    )
     for side in (-1.0, 1.0):
         if rng.random() < 0.6:
             spot = (side * float(rng.uniform(11, 19)), front - float(rng.uniform(-6, 7)))
@@ -290,8 +313,12 @@ def _paint_arch(canvas: _Canvas, canal: NDArray[np.float64], inner: Array) -> No
         canvas.paint(Tissue.MARROW, line)
     if rng.random() < 0.75:
         thickness = rng.uniform(1.0, 4.5) * np.clip(1.3 - rng.uniform(0.3, 2.0) * np.sin(turn), 0.0, 1.0)
-        opening = np.exp(-0.5 * (_angle_between(np.abs(_angle_between(turn, 0.0)), rng.uniform(0, 0.8)) / 0.3) ** 2)
-        opening = opening + np.exp(-0.5 * (_angle_between(np.pi - np.abs(_angle_between(turn, 0.0)), 0.4) / 0.3) ** 2)
+        opening = np.exp(
+            -0.5 * (_angle_between(np.abs(_angle_between(turn, 0.0)), rng.uniform(0, 0.8)) / 0.3) ** 2
+        )
+        opening = opening + np.exp(
+            -0.5 * (_angle_between(np.pi - np.abs(_angle_between(turn, 0.0)), 0.4) / 0.3) ** 2
+        )
         thickness = thickness * np.clip(1.0 - rng.uniform(0.0, 1.4) * opening, 0.0, 1.0)
         where = polar(canvas.bx, canvas.by)
         canvas.paint(Tissue.CORTICAL, star_distance(where, canal + thickness + 0.05))
@@ -312,7 +339,9 @@ def _paint_roots(canvas: _Canvas, cord: NDArray[np.float64], sac: NDArray[np.flo
         start = (float(cord[i] * np.cos(at)), float(cord[i] * np.sin(at)))
         reach = float(sac[j]) * rng.uniform(0.8, 1.3)
         end = (reach * float(np.cos(out)), reach * float(np.sin(out)))
-        line = capsule_distance(canvas.x, canvas.y, start=start, end=end, radius=float(rng.uniform(0.15, 0.6)))
+        line = capsule_distance(
+            canvas.x, canvas.y, start=start, end=end, radius=float(rng.uniform(0.15, 0.6))
+        )
         canvas.paint_part(Tissue.ROOT, coverage(line, canvas.pixel_mm) * np.float32(rng.uniform(0.4, 1.0)))
 
 

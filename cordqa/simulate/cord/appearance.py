@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cordqa.simulate.cord.anatomy import Scene, Tissue
 from cordqa.simulate.cord.shapes import Array, smooth_field
 
-__all__ = ["FAMILIES", "acquire", "draw_contrast", "paint"]
+__all__ = ["FAMILIES", "SHARES", "acquire", "draw_contrast", "paint"]
 
 _RANGES = Mapping[Tissue, tuple[float, float]]
 _T = Tissue
@@ -48,9 +48,10 @@ FAMILIES: Mapping[str, _RANGES] = {
         _T.CORTICAL: (0.0, 0.1), _T.DISC: (0.0, 0.35), _T.EPIDURAL: (0.0, 0.4), _T.DURA: (0.0, 0.3),
         _T.CSF: (0.05, 0.45), _T.ROOT: (0.3, 0.8), _T.WHITE: (0.7, 1.0), _T.VESSEL: (0.0, 0.4),
     },
-    "any": {tissue: (0.0, 1.0) for tissue in Tissue},
+    "any": dict.fromkeys(Tissue, (0.0, 1.0)),
 }  # fmt: skip
-_SHARES = {"T2w": 0.20, "T2*w": 0.25, "T1w": 0.12, "low contrast": 0.18, "DWI": 0.10, "any": 0.15}
+#: How often each family is drawn.
+SHARES = {"T2w": 0.20, "T2*w": 0.25, "T1w": 0.12, "low contrast": 0.18, "DWI": 0.10, "any": 0.15}
 
 
 def draw_contrast(rng: np.random.Generator, family: str = "") -> NDArray[np.float64]:
@@ -62,7 +63,7 @@ def draw_contrast(rng: np.random.Generator, family: str = "") -> NDArray[np.floa
     family : str
         Key of ``FAMILIES``; drawn by its share if empty.
     """
-    name = family or str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
+    name = family or str(rng.choice(list(SHARES), p=list(SHARES.values())))
     values = np.array([rng.uniform(*FAMILIES[name].get(tissue, (0.0, 1.0))) for tissue in Tissue])
     white, csf = values[_T.WHITE], values[_T.CSF]
     if name == "any" and abs(white - csf) < 0.1:

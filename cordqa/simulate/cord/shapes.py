@@ -35,7 +35,7 @@ N_ANGLES = 1024
 
 def angles() -> NDArray[np.float64]:
     """Return the tabulated angles in radians, shape (N_ANGLES,)."""
-    return np.arange(N_ANGLES) * (2.0 * np.pi / N_ANGLES)
+    return np.asarray(np.arange(N_ANGLES) * (2.0 * np.pi / N_ANGLES), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +60,14 @@ def star_distance(where: Polar, radii: NDArray[np.float64]) -> Array:
     return np.asarray((where.radius - table[0][where.index]) * table[1][where.index])
 
 
-def superellipse_radii(
-    half_x: float, half_y: float, *, exponent: float = 2.0
-) -> NDArray[np.float64]:
+def superellipse_radii(half_x: float, half_y: float, *, exponent: float = 2.0) -> NDArray[np.float64]:
     """Return radii of a superellipse with half widths in mm; exponent 2 is an ellipse."""
     turn = angles()
     sides = np.abs(np.cos(turn) / half_x) ** exponent + np.abs(np.sin(turn) / half_y) ** exponent
     return np.asarray(sides ** (-1.0 / exponent))
 
 
-def offset_ellipse_radii(
-    half_x: float, half_y: float, *, centre: tuple[float, float]
-) -> NDArray[np.float64]:
+def offset_ellipse_radii(half_x: float, half_y: float, *, centre: tuple[float, float]) -> NDArray[np.float64]:
     """Return radii, seen from the origin, of an ellipse around ``centre`` that contains the origin."""
     turn = angles()
     ux, uy = np.cos(turn) / half_x, np.sin(turn) / half_y

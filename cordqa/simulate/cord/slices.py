@@ -15,12 +15,43 @@ from cordqa.simulate.cord.anatomy import Kind, Scene, draw_scene
 from cordqa.simulate.cord.appearance import acquire, draw_contrast, paint
 from cordqa.simulate.cord.shapes import Array
 
-__all__ = ["GRID_MM", "Section", "draw_sections", "sections"]
+__all__ = ["BROAD", "FINE", "GRID_MM", "Mix", "Section", "draw_sections", "sections"]
 
 #: Pixel size of the network's grid.
 GRID_MM = 0.7
-#: How often each kind of section is drawn.
-SHARES = {Kind.CORD: 0.78, Kind.BRAINSTEM: 0.05, Kind.CAUDA_EQUINA: 0.05, Kind.ELSEWHERE: 0.12}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mix:
+    """Which sections are drawn, and how often.
+
+    Attributes
+    ----------
+    shares : tuple of float
+        Share of each ``Kind``, in its order.
+    lookalikes : bool
+        Whether sections without a canal may hold ellipses of the size of a cord.
+    clear_roots : bool
+        Show a cauda equina only in contrasts in which its roots stand out: where they do not, a
+        sac full of roots and a sac with a faint cord look alike, and the network would learn to
+        doubt every faint cord.
+    room_mm : float
+        Usual room for CSF in front of the cord and behind it.
+    bare : float
+        Share of canals without a spine around them.
+    """
+
+    shares: tuple[float, float, float, float] = (0.78, 0.05, 0.05, 0.12)
+    lookalikes: bool = True
+    clear_roots: bool = False
+    room_mm: float = 2.2
+    bare: float = 0.0
+
+
+#: Every kind of doubt, to begin with; then faint and isolated cords get the benefit of it.
+BROAD = Mix()
+FINE = Mix(shares=(0.84, 0.04, 0.04, 0.08), lookalikes=False, clear_roots=True, room_mm=1.7, bare=0.15)
+_CLEAR_FAMILIES = ("T2w", "T2*w", "any")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +80,13 @@ class Section:
 
 
 def draw_sections(
-    rng: np.random.Generator, *, size: int = 72, pixel_mm: float = GRID_MM, contrasts: int = 1, family: str = ""
+    rng: np.random.Generator,
+    *,
+    size: int = 72,
+    pixel_mm: float = GRID_MM,
+    contrasts: int = 1,
+    family: str = "",
+    mix: Mix = BROAD,
 ) -> list[Section]:
     """Draw one geometry under one or more contrasts.
 
@@ -65,17 +102,29 @@ def draw_sections(
         Images made from the geometry.
     family : str
         Family of contrasts; drawn if empty.
+    mix : Mix
+        Which sections are drawn.
     """
-    kind = Kind(int(rng.choice([int(k) for k in SHARES], p=list(SHARES.values()))))
-    scene = draw_scene(rng, size=size, pixel_mm=pixel_mm, kind=kind)
+    kind = Kind(int(rng.choice([int(k) for k in Kind], p=list(mix.shares))))
+    scene = draw_scene(
+        rng,
+        size=size,
+        pixel_mm=pixel_mm,
+        kind=kind,
+        lookalikes=mix.lookalikes,
+        room_mm=mix.room_mm,
+        bare=mix.bare,
+    )
+    if mix.clear_roots and kind is Kind.CAUDA_EQUINA and not family:
+        return [_show(scene, rng, str(rng.choice(_CLEAR_FAMILIES))) for _ in range(contrasts)]
     return [_show(scene, rng, family) for _ in range(contrasts)]
 
 
-def sections(seed: int, *, size: int = 72, contrasts: int = 4) -> Iterator[Section]:
+def sections(seed: int, *, size: int = 72, contrasts: int = 4, mix: Mix = BROAD) -> Iterator[Section]:
     """Yield labelled sections without end; the same seed gives the same sections."""
     rng = np.random.default_rng(seed)
     while True:
-        yield from draw_sections(rng, size=size, contrasts=contrasts)
+        yield from draw_sections(rng, size=size, contrasts=contrasts, mix=mix)
 
 
 def _show(scene: Scene, rng: np.random.Generator, family: str) -> Section:
@@ -87,9 +136,7 @@ def _show(scene: Scene, rng: np.random.Generator, family: str) -> Section:
     weight = np.zeros_like(image)
     shown[window] = image[window]
     weight[window] = 1.0
-    return Section(
-        image=shown, cord=scene.cord, sac=scene.sac, weight=weight, window=window, kind=scene.kind
-    )
+    return Section(image=shown, cord=scene.cord, sac=scene.sac, weight=weight, window=window, kind=scene.kind)
 
 
 def _field_of_view(rng: np.random.Generator, size: int) -> tuple[slice, slice]:
