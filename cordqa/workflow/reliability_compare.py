@@ -10,7 +10,7 @@ from cordqa.stats.agreement import bland_altman, concordance, percent_difference
 from cordqa.stats.linearity import bias_per_level, linearity
 from cordqa.workflow.reliability_run import BY, Analysis, Study
 from cordqa.workflow.reliability_spread import MANY_MACHINES, rater_of
-from cordqa.workflow.reliability_table import natural_key
+from cordqa.workflow.reliability_table import natural_key, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +29,8 @@ def analyse_linearity(study: Study) -> None:
         return
     lost = int(study.frame["reference"].isna().sum())
     if lost:
-        study.note(
-            "reference", f"{lost} values have no reference and take no part in linearity", Severity.INFO
-        )
+        message = f"{plural(lost, 'value')} without a reference take no part in linearity"
+        study.note("reference", message, Severity.INFO)
     design, settings = study.design, study.settings
     ratio = settings.error_ratio or None
     options: Any = {"unit": "unit", "level": settings.level, "nan_policy": "omit", "error_ratio": ratio}

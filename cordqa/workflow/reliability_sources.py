@@ -27,9 +27,6 @@ _RC_FACTOR = 1.25
 _ICC_WIDTH = 0.2
 #: Stands for the unit of a quantity.
 _UNIT = "\x1a"
-#: With more groups than this, shares of variance stay in the figure: their intervals take most of
-#: the time and add little to those of the variances.
-_MANY_GROUPS = 10
 
 
 def random_terms(study: Study) -> tuple[str, ...]:
@@ -64,10 +61,13 @@ def analyse_components(study: Study) -> None:
         study.skip("Variance components", reason)
         return
     design, settings = study.design, study.settings
-    adaptive = ["vendor"] if design.counts["vendors"] > 1 and design.machine != "vendor" else []
+    # With one machine per vendor, the two cannot be told apart, and the machine is the term.
+    separate = 1 < design.counts["vendors"] < design.machines and design.machine != "vendor"
+    adaptive = ["vendor"] if separate else []
     fixed = list(design.covariates)
     if design.machine == "vendor" and design.machines > 1:
         fixed.append("vendor")
+    # The intervals of shares take most of the time; the figure shows the shares in any case.
     analysis = Analysis(study, "variance components", "components")
     quick = len(study.frame) > _MANY_VALUES and settings.detail != "full"
     if quick:
@@ -83,7 +83,7 @@ def analyse_components(study: Study) -> None:
         "by": BY,
         "level": settings.level,
         "interval": "none" if quick else "auto",
-        "shares": len(study.groups) <= _MANY_GROUPS or settings.detail == "full",
+        "shares": settings.detail == "full",
         "nan_policy": "omit",
     }
     # All quantities at once: those with the same scans share one design, and most of the time.

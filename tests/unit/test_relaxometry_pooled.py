@@ -269,6 +269,8 @@ def test_an_image_that_is_missing_in_all_regions():
     signal = np.abs(curves())
     signal[:, 2] = np.nan
     assert fit(signal).parameters["t1_s"] == pytest.approx(T1, rel=1e-6)
+    signal[:, [0, 4]] = np.nan
+    assert not is_pooled(fit(signal))
 
 
 def test_a_t1_outside_the_search_takes_no_part():

@@ -8,7 +8,7 @@ first, and what it gets wrong goes into T1.  Here b and d are estimated once, fr
 What the regions do not share is not forced on them:
 
 - the inversion of a pulse that is not adiabatic follows B1, so b may differ between regions by a
-  normal deviation whose size the data show (none, up to 8 %);
+  normal deviation whose size the data show (none, up to 0.08);
 - scanners drift in gain from image to image by a few tenths of a per cent, which all regions see
   alike, so each image has a gain, again of a size that the data show;
 - what is left beyond the stated noise (ringing, ghosts) counts as misfit of every sample.
@@ -102,7 +102,7 @@ def fit_pooled_inversion_recovery(
         are those of all regions together.
 
         With fewer than 4 regions or 4 inversion times, or where the regions do not follow one scan
-        (the factor differs by more than 8 %, the misfit exceeds 3 % of the signal, the estimates are
+        (the factor differs by more than 0.08, the misfit exceeds 3 % of the signal, the estimates are
         no possible inversion), each region is fitted by itself: ``model`` says so, the offset is 0
         and its standard error NaN.
 
@@ -113,8 +113,9 @@ def fit_pooled_inversion_recovery(
 
     Notes
     -----
-    Standard errors are from the joint covariance, averaged over the variance components.  They are
-    symmetric in ln(T1).
+    Standard errors are from the joint covariance, averaged over the variance components, in ln(T1).
+    Regions share the errors of the scan's parameters, so their errors are correlated.  A region that
+    :func:`regions_apart` tells has a T1 that may be worse than it says.
 
     Examples
     --------
@@ -136,7 +137,8 @@ def fit_pooled_inversion_recovery(
         refuse_negative(data, used)
     reason = first_reason(data, used, deviation, inversion, 3)
     rows = np.flatnonzero(reason == "")
-    if rows.size >= FEWEST_REGIONS and np.unique(inversion).size >= _FEWEST_TIMES:
+    present = inversion[used[rows].any(axis=0)]
+    if rows.size >= FEWEST_REGIONS and np.unique(present).size >= _FEWEST_TIMES:
         timing = InversionTiming(inversion, repetition, echo_time_s, None)
         kept = deviation if deviation is None else deviation[rows]
         curves, scale = _curves(data[rows], used[rows], kept, timing, signed=signed, limits=limits)
