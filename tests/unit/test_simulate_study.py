@@ -49,7 +49,7 @@ def test_spheres_lie_where_the_truth_says(study: list[SimulatedAcquisition]) -> 
 
 def test_planted_faults_are_written_down_and_real(study: list[SimulatedAcquisition]) -> None:
     planted = [text for item in study for text in item.planted]
-    assert sum("T1 +4.0%" in text for text in planted) == 2
+    assert sum("T1 +8.0%" in text for text in planted) == 2
     assert sum("stimulated echoes" in text for text in planted) == 2
     assert sum("of the range it needs" in text for text in planted) == 1
     for item in study:
