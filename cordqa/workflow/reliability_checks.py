@@ -80,7 +80,7 @@ def _unplaced(long: LongTable) -> None:
             taken = long.leave_out(empty, f"no {name} is named")
             message = f"{plural(taken, 'row')} without a name left out ({long.lines(empty)})"
             long.note("unplaced", f"{_column(long, name)}: {message}")
-    for name in ("site", "vendor"):
+    for name in ("site", "vendor", "session"):
         empty = _partly_empty(long, name)
         if empty.any():
             message = f"{plural(int(empty.sum()), 'row')} without a name, taken together as '(not named)'"

@@ -163,6 +163,11 @@ def _covariates(long: LongTable, used: pd.DataFrame, settings: ReliabilitySettin
             )
             long.note("covariate", message)
             continue
+        if not known.all():
+            lost = plural(int((~known).sum()), "value")
+            long.note(
+                "covariate", f"{lost} without {name} take no part in variance components", Severity.INFO
+            )
         found.append(name)
     return tuple(found)
 

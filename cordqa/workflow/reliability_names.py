@@ -147,6 +147,10 @@ def read_dates(long: LongTable) -> bool:
         )
         long.note("dates", message)
         frame.loc[rows, "acquired"] = ""
+    undated = (frame["acquired"] == "").to_numpy()
+    if undated.any() and len(labels) > len(wrong):
+        message = f"{plural(int(undated.sum()), 'value')} without a date have no place in time"
+        long.note("dates", f"{message} ({long.lines(undated)})", Severity.INFO)
     return len(labels) > len(wrong)
 
 

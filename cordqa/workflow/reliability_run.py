@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,6 +92,8 @@ class Study:
         Analyses that gave a number.
     refused : dict of (quantity, region) to dict of str to str
         Analyses that gave none, and why.
+    groups : list of (quantity, region)
+        In the order of the report.
     compared : str
         Column whose levels were compared in pairs.
     case : str
@@ -112,11 +114,12 @@ class Study:
     case: str = ""
     people: pd.DataFrame | None = None
 
-    @property
-    def groups(self) -> list[Group]:
-        """Quantity and region of every group of values, in the order of the report."""
+    groups: list[Group] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Name the groups of values once: tables may have thousands."""
         pairs = self.frame[BY].drop_duplicates()
-        return [(str(quantity), str(region)) for quantity, region in pairs.to_numpy()]
+        self.groups = [(str(quantity), str(region)) for quantity, region in pairs.to_numpy()]
 
     @property
     def full(self) -> bool:
@@ -230,7 +233,7 @@ class Analysis:
             if "region" in shown:
                 shown = shown.assign(region=shown["region"].replace(WHOLE, ""))
             if len(shown):
-                self.study.statistics.extend(to_statistics(shown))
+                self.study.statistics.extend(_lean(one) for one in to_statistics(shown))
         whole = stack_tables(stacked)
         by = list(dict.fromkeys(name for split in alike for name in split))
         whole = whole[[*by, *(name for name in whole.columns if name not in by)]]
@@ -253,8 +256,8 @@ class Analysis:
         everywhere = "region" not in table
         place = table.assign(_known=known, _region="" if everywhere else table.get("region"))
         for (quantity, region), part in place.groupby(["quantity", "_region"], sort=False):
-            every = [g for g in self.study.groups if g[0] == quantity and everywhere]
-            for group in every or [(str(quantity), str(region))]:
+            alone = [(str(quantity), str(region))]
+            for group in [g for g in self.study.groups if g[0] == quantity] if everywhere else alone:
                 self._note_group(group, part)
 
     def _note_group(self, group: Group, part: pd.DataFrame) -> None:
@@ -265,6 +268,16 @@ class Analysis:
         notes = [str(note) for note in part["note"] if note]
         reason = max(set(notes), key=notes.count) if notes else "nothing could be estimated"
         self.study.refused[group].setdefault(self.name, reason)
+
+
+#: Counts that say something only where they are not zero.
+_LOSSES = frozenset({"missing", "excluded", "excluded_subjects", "unusable", "single"})
+
+
+def _lean(statistic: Statistic) -> Statistic:
+    """Leave out that nothing was lost."""
+    counts = {name: n for name, n in statistic.n.items() if n or name not in _LOSSES}
+    return replace(statistic, n=counts)
 
 
 def _split_by(table: pd.DataFrame) -> tuple[str, ...]:

@@ -132,6 +132,11 @@ def plan_next_study(study: Study) -> None:
     if components is None or "subject" not in random_terms(study):
         study.skip("Planning", "the spread between and within subjects could not be told apart")
         return
+    if not study.full:
+        study.skip(
+            "Planning", f"there are {len(study.groups)} quantities and regions; --detail full plans all"
+        )
+        return
     spreads = _spreads(components)
     across = _values(study.tables.get("reproducibility"), "reproducibility_SD")
     agreement = _values(study.tables.get("icc"), "ICC(A,1)")
