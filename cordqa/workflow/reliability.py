@@ -106,7 +106,10 @@ def run_reliability(
     study = Study(long, design, settings, _ordered(long))
     for words, step in _STEPS:
         tell(words)
-        step(study)
+        try:
+            step(study)
+        except Exception as error:  # the boundary: one kind of statistic must not cost the others
+            study.fail(words.capitalize(), error)
     raise_alerts(study)
     tell("drawing")
     result = _conclude(study, raw)
@@ -126,6 +129,7 @@ def _ordered(long: LongTable) -> Any:
 
 def _conclude(study: Study, raw: RawTable) -> Result:
     statistics = tuple(study.statistics)
+    drawn = draw(study)
     verdicts = judge(study, statistics)
     study.outcomes[:0] = [*_done(study), *_left_out(study)]
     notices = tuple(dict.fromkeys((*study.long.notices, *study.notices, *_size_notice(study))))
@@ -139,7 +143,7 @@ def _conclude(study: Study, raw: RawTable) -> Result:
         statistics=statistics,
         notices=notices,
         outcomes=tuple(study.outcomes),
-        figures=draw(study),
+        figures=drawn,
         methods=methods(study),
         references=references(study),
         provenance=_provenance(study, raw),

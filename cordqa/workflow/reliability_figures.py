@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,16 +33,26 @@ _MOST_DOTS = 6000
 
 
 def draw(study: Study) -> tuple[Figure, ...]:
-    """Make all figures; the report orders them by kind."""
-    return (
-        _design(study),
-        *_identities(study),
-        *draw_estimates(study),
-        *_agreements(study),
-        *_strips(study),
-        *_harmonised(study),
-        *draw_time_and_groups(study),
+    """Make all figures; the report orders them by kind.
+
+    A figure that cannot be made is a failure on record, and costs no other.
+    """
+    makers: tuple[tuple[str, Callable[[Study], list[Figure]]], ...] = (
+        ("the design", lambda one: [_design(one)]),
+        ("references", _identities),
+        ("estimates", draw_estimates),
+        ("agreement", _agreements),
+        ("values", _strips),
+        ("harmonisation", _harmonised),
+        ("time and groups", draw_time_and_groups),
     )
+    found: list[Figure] = []
+    for name, make in makers:
+        try:
+            found += make(study)
+        except Exception as error:  # the boundary: the numbers are there without their figure
+            study.fail(f"Figures of {name}", error)
+    return tuple(found)
 
 
 def slug(*words: str) -> str:

@@ -671,6 +671,16 @@ def test_one_defect_costs_one_analysis(tmp_path: Path, monkeypatch: pytest.Monke
     assert math.isfinite(one(result, "wSD", region="C2").value)
 
 
+def test_a_figure_that_fails_costs_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cordqa.workflow import reliability_figures
+
+    monkeypatch.setattr(reliability_figures, "draw_estimates", lambda study: [study.nothing])
+    result = run(tmp_path, list(base()))
+    failed = [o.what for o in result.outcomes if o.state is State.FAILED]
+    assert failed == ["Figures of estimates"] and "failed" in result.summary
+    assert result.figures and result.statistics
+
+
 def test_simultaneous_intervals_are_wider(tmp_path: Path) -> None:
     result = run(tmp_path, list(base()), simultaneous=True)
     together = one(result, "wCV", region="C2", group="all regions together")

@@ -1,0 +1,116 @@
+"""Which atlas is laid into the cord: the built-in one, or the user's own copy of PAM50."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from cordqa.cord.atlas import AtlasLabels, parse_label_table
+from cordqa.cord.atlas_shapes import analytical_sections
+from cordqa.cord.template import (
+    AtlasSections,
+    sections_from_arrays,
+    sections_from_template,
+    sections_to_arrays,
+)
+from cordqa.errors import InputError
+from cordqa.io.atomic import appear_complete
+from cordqa.io.files import check_folder, iter_lines, read_small
+from cordqa.io.volumes import read_volume
+
+__all__ = ["AtlasChoice", "load_sections", "prepare_atlas", "regions_of"]
+
+_MAX_LABEL_BYTES = 2 * 1024 * 1024
+#: Regions for which every atlas is good enough.
+GROUPS = ("cord", "WM", "GM", "DC", "LF", "VF")
+_NEEDED = ("template/PAM50_cord.nii.gz", "template/PAM50_label_disc.nii.gz", "atlas/info_label.txt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtlasChoice:
+    """An atlas that any process can load: its name, and where its sections lie packed.
+
+    ``packed`` is None for the built-in one.
+    """
+
+    name: str
+    approximate: bool
+    packed: Path | None = None
+    labels: Path | None = None
+
+
+def prepare_atlas(template: Path | None, work: Path) -> AtlasChoice:
+    """Choose the atlas; cut a template into sections once, and keep them in the working folder.
+
+    Raises
+    ------
+    InputError
+        If the template lacks a file.
+    """
+    if template is None:
+        return AtlasChoice(name="built-in analytical atlas", approximate=True)
+    check_folder(template)
+    folder = template / "data" / "PAM50" if (template / "data" / "PAM50").is_dir() else template
+    missing = [name for name in _NEEDED if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            "holds no PAM50 template",
+            where=str(template),
+            found=f"no {missing[0]}",
+            expected="the folder PAM50 with its folders template and atlas",
+            todo="give --template the folder PAM50 of your Spinal Cord Toolbox",
+        )
+    weights = sorted((folder / "atlas").glob("PAM50_atlas_*.nii.gz"))
+    packed = work / f"pam50-{_stamp([folder / name for name in _NEEDED] + weights)}.npz"
+    choice = AtlasChoice(
+        name="PAM50 (the user's copy)",
+        approximate=False,
+        packed=packed,
+        labels=folder / "atlas" / "info_label.txt",
+    )
+    if not packed.is_file():
+        sections = sections_from_template(
+            read_volume(folder / _NEEDED[0]),
+            [read_volume(path) for path in weights],
+            read_volume(folder / _NEEDED[1]),
+            _labels(choice),
+        )
+        with appear_complete(packed, suffix=".npz") as temporary:
+            np.savez_compressed(temporary, **sections_to_arrays(sections))  # type: ignore[arg-type]
+    return choice
+
+
+def _stamp(paths: list[Path]) -> str:
+    """Name the state of the files without reading them all: path, size and time of change."""
+    words = [f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in paths]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+
+
+def _labels(choice: AtlasChoice) -> AtlasLabels:
+    if choice.labels is None:
+        raise InputError("an atlas of a template needs its table of labels")
+    text = "\n".join(iter_lines(read_small(choice.labels, limit=_MAX_LABEL_BYTES)))
+    return parse_label_table(text, source=choice.name)
+
+
+@lru_cache(maxsize=2)
+def load_sections(choice: AtlasChoice) -> AtlasSections:
+    """Load the sections of an atlas; once per process."""
+    if choice.packed is None:
+        return analytical_sections()
+    with np.load(choice.packed) as arrays:
+        return sections_from_arrays({name: arrays[name] for name in arrays.files}, _labels(choice))
+
+
+def regions_of(labels: AtlasLabels, choice: AtlasChoice) -> tuple[str, ...]:
+    """Regions that are reported: groups of tracts, and single tracts where the atlas is good enough."""
+    groups = [name for name in GROUPS if name in labels.regions]
+    if choice.approximate:
+        return tuple(groups)
+    csf = set(labels.tissues.get("CSF", ()))
+    tracts = [name for n, name in enumerate(labels.names) if n not in csf]
+    return (*groups, *(name for name in tracts if name not in groups))
