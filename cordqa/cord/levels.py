@@ -44,8 +44,8 @@ LEVEL_NAMES = (
 )
 #: Height of vertebra with its disc, C1 to L5, in mm, rounded to half a millimetre: no transcription of
 #: one table, but in line with published anatomy.  Bodies: Panjabi et al. (thorax
-#: doi:10.1097/00007632-199108000-00006, neck 1991, lumbar 1992).  Discs: 5.5 mm in the neck (5.3 to
-#: 5.8 mm, Lee et al.), 4.5 to 7.2 mm in the thorax (Kunkel et al.,
+#: doi:10.1097/00007632-199108000-00006, neck 1991, lumbar 1992).  Discs: 5.5 mm in the neck (a
+#: rounded value of ours), 4.5 to 7.2 mm in the thorax (Kunkel et al.,
 #: doi:10.1111/j.1469-7580.2011.01397.x), 10 mm below.  C1 and C2 are the ring and the body with the
 #: dens.  Only ratios matter as soon as two labels are given.
 SPACING_MM: tuple[float, ...] = (

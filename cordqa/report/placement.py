@@ -38,6 +38,8 @@ _TITLES = {
     "diagnosis": "Diagnostic value",
     "figures": "Further figures",
 }
+#: What sections are called where a result is of another kind than a phantom's.
+_TITLES_BY_KIND = {"cord": {"spheres": "Images", "fits": "Along the cord"}}
 #: Figures that are open when the page is; the others unfold on a click.
 _OPEN = {"fits": 2, "spheres": 8}
 #: The study design is shown with the data, not among the results.
@@ -75,13 +77,14 @@ def arrange_figures(result: Result) -> tuple[list[FigureView], list[Section]]:
     for index, figure in enumerate(result.figures):
         by_place[_place_of(figure)].append(_view(figure, index))
     sections = []
-    for identifier in _TITLES:
+    titles = {**_TITLES, **_TITLES_BY_KIND.get(result.kind, {})}
+    for identifier, title in titles.items():
         views = _in_order(identifier, by_place[identifier])
         tables = statistic_tables(result.statistics) if identifier == "reliability" else []
         if identifier == "measurements" and result.measurements:
             tables = [measurement_table(result)]
         if views or tables:
-            sections.append(_section(identifier, views, tables))
+            sections.append(_section(identifier, title, views, tables))
     # A cohort's table is long and says the least: it goes to the end.
     sections.sort(key=lambda section: section.id == "measurements" and result.kind == "reliability")
     return by_place[_DESIGN], sections
@@ -101,8 +104,7 @@ def _in_order(place: str, views: list[FigureView]) -> list[FigureView]:
     return [replace(view, folded=index >= shown) for index, view in enumerate(views)]
 
 
-def _section(identifier: str, views: list[FigureView], tables: list[Table]) -> Section:
-    title = _TITLES[identifier]
+def _section(identifier: str, title: str, views: list[FigureView], tables: list[Table]) -> Section:
     if identifier == "reference" and not any(view.kind == "identity" for view in views):
         title = "Linearity"
     if identifier != "spheres":

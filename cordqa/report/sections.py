@@ -67,7 +67,7 @@ def build_page(result: Result) -> Page:
     page: dict[str, Any] = {
         "result": result,
         "look": _LOOKS[result.status],
-        "verdict": _VERDICTS[result.status],
+        "verdict": _headline(result),
         "counts": _counts(result),
         "alerts": alerts,
         "notes": notes,
@@ -87,6 +87,13 @@ def build_page(result: Result) -> Page:
 
 def _in_state(result: Result, state: State) -> list[Outcome]:
     return [outcome for outcome in result.outcomes if outcome.state is state]
+
+
+def _headline(result: Result) -> str:
+    """Say the verdict; a warning where nothing was judged is no pass of any kind."""
+    if result.status is Status.WARN and not result.verdicts:
+        return "Needs attention"
+    return _VERDICTS[result.status]
 
 
 def _counts(result: Result) -> list[tuple[str, str]]:

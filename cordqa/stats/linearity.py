@@ -6,7 +6,8 @@ Look at the slope and its interval, at the bias per level, and at the test for c
 Array functions are in :mod:`cordqa.stats.linearity_core`.
 
 Raunig DL, et al. Stat Methods Med Res 2015;24:27. doi:10.1177/0962280214537344
-Obuchowski NA, Bullen J. Stat Methods Med Res 2018;27:3139. doi:10.1177/0962280217693662
+Obuchowski NA, Bullen J. Quantitative imaging biomarkers: effect of sample size and bias on
+confidence interval coverage. Stat Methods Med Res 2018;27:3139.
 """
 
 from __future__ import annotations

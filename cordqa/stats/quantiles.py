@@ -151,8 +151,9 @@ def mls_interval(terms: Sequence[MeanSquare], *, level: float = 0.95) -> Bounds:
     References
     ----------
     .. [1] Graybill FA, Wang CM. J Am Stat Assoc 1980;75:869. doi:10.1080/01621459.1980.10477565
-    .. [2] Ting N, Burdick RK, Graybill FA, Jeyaratnam S, Lu TFC. J Stat Comput Simul 1990;35:135.
-       doi:10.1080/00949659008811240
+    .. [2] Ting N, Burdick RK, Graybill FA, Jeyaratnam S, Lu TFC. Confidence intervals on linear
+       combinations of variance components that are unrestricted in sign. J Stat Comput Simul
+       1990;35:135.
     """
     tail = (1.0 - level) / 2.0
     parts = [np.abs(t.coefficient * _float(t.mean_square)) for t in terms]

@@ -14,7 +14,8 @@ __all__ = ["methods", "references"]
 _HELMS = (
     "Helms G et al. High-resolution maps of magnetization transfer with inherent correction for RF "
     "inhomogeneity and "
-    "T1 relaxation. Magn Reson Med 2008;60:1396-1407. doi:10.1002/mrm.21732; erratum doi:10.1002/mrm.22607"
+    "T1 relaxation obtained from 3D FLASH MRI. Magn Reson Med "
+    "2008;60:1396-1407. doi:10.1002/mrm.21732; erratum doi:10.1002/mrm.22607"
 )
 _LEVY = (
     "Levy S et al. White matter atlas of the human spinal cord with estimation of partial volume effect. "
@@ -22,12 +23,14 @@ _LEVY = (
     "2015;119:262-271. doi:10.1016/j.neuroimage.2015.06.040"
 )
 _PAM50 = (
-    "De Leener B et al. PAM50: unbiased multimodal template of the brainstem and spinal cord. NeuroImage "
+    "De Leener B et al. PAM50: unbiased multimodal template of the brainstem and spinal cord aligned with "
+    "the ICBM152 space. NeuroImage "
     "2018;"
     "165:170-179. doi:10.1016/j.neuroimage.2017.10.041"
 )
 _SCT = (
-    "De Leener B et al. SCT: Spinal Cord Toolbox. NeuroImage 2017;145:24-43. "
+    "De Leener B et al. SCT: Spinal Cord Toolbox, an open-source software for processing spinal cord MRI "
+    "data. NeuroImage 2017;145:24-43. "
     "doi:10.1016/j.neuroimage.2016.10.009"
 )
 

@@ -20,7 +20,7 @@ _TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
             "Lin LI. A concordance correlation coefficient to evaluate reproducibility. Biometrics "
             "1989;45:255. doi:10.2307/2532051",
             "Obuchowski NA, Bullen J. Quantitative imaging biomarkers: effect of sample size and bias on "
-            "confidence interval coverage. Stat Methods Med Res 2018;27:3139. doi:10.1177/0962280217693662",
+            "confidence interval coverage. Stat Methods Med Res 2018;27:3139.",
         ),
     ),
     "repeatability": (

@@ -52,7 +52,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "Exit status" in answer.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "phantom", "report", "list", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "phantom", "reliability", "cord", "report", "list", "doctor"])
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     assert "Usage: cordqa" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers_sct import make_toolbox
 
 from cordqa.cord.morphometry import measure_morphometry
 from cordqa.cord.segment import segment_cord
@@ -482,6 +483,26 @@ def test_a_mark_on_one_mt_image_is_a_mark_on_the_protocol() -> None:
     ):
         assert not _marked(who, {name: "motion"})
     assert not _marked(replace(who, acquisition="acq-hr_MTS"), {"sub-01_ses-A_run-2_mt-on_MTS": "motion"})
+
+
+def test_the_toolbox_finds_the_cord_where_it_is_asked_for(
+    study: tuple[Path, tuple[CordTruth, ...]], tmp_path: Path
+) -> None:
+    bids = linked(study[0], tmp_path / "bids", "ses-A1", "T2w")
+    image = read_volume(bids / "sub-01/ses-A1/anat/sub-01_ses-A1_T2w.nii.gz")
+    mask = cylinder(image)
+    write_volume(mask, tmp_path / "answer.nii.gz")
+    script = f"cp {tmp_path / 'answer.nii.gz'} segmentation.nii.gz"
+    toolbox = make_toolbox(tmp_path / "sct", {"sct_deepseg": script})
+    one = replace(job(bids, "01", "A1", tmp_path / "out"), toolbox=toolbox)
+    result = analyse_unit(one)
+    assert value(result, "CSA", "all slices") == pytest.approx(
+        np.nanmean(measure_morphometry(mask).values["CSA"])
+    )
+    assert {row.engine.split(",")[0] for row in result.measurements} == {"sct 7.3 mask"}
+    broken = make_toolbox(tmp_path / "broken", {"sct_deepseg": "exit 0"})
+    result = analyse_unit(replace(one, toolbox=broken))
+    assert [reason for what, reason in reasons(result, State.FAILED).items() if "T2w: cord" in what]
 
 
 # -- real scans --------------------------------------------------------------------------------------

@@ -411,3 +411,24 @@ def test_subjects_seen_on_one_scanner_only_are_flagged():
     table = component_reproducibility(data, "T1")
     assert "confounded-with-subjects" in get(table, "RDC", "flags")
     assert "biology" in get(table, "RDC", "note")
+
+
+@pytest.mark.parametrize("n_subjects", [5, 30, 150])
+def test_a_term_that_fixed_categories_explain_is_not_estimable_in_any_order(n_subjects: int) -> None:
+    """One scanner per vendor: what is the scanner's and what is the vendor's cannot be told apart."""
+    rng = np.random.default_rng(3)
+    rows = [
+        {"subject": f"s{s}", "vendor": v, "scanner": f"{v}1", "value": 50.0 + s + i + rng.normal()}
+        for s in range(n_subjects)
+        for i, v in enumerate("ABC")
+        for _ in range(2)
+    ]
+    table = pd.DataFrame(rows)
+    for seed in range(3):
+        shuffled = table.sample(frac=1, random_state=seed)
+        found = variance_components(
+            shuffled, "value", random=["subject", "scanner"], adaptive=["vendor"], interval="none"
+        )
+        scanner = found[found["statistic"] == "variance scanner"].iloc[0]
+        assert np.isnan(scanner["value"])
+        assert "confounded" in scanner["note"]

@@ -133,7 +133,7 @@ def test_gradient_equals_differences(name, likelihood, held_sigma):
 def test_dyestuff_has_the_published_components():
     design = make_design({"batch": np.repeat(np.arange(6), 5)})
     fit = fit_reml(DYESTUFF.ravel(), design)
-    # Bates et al. 2015, doi:10.18637/jss.v067.i01: 1764 and 2451, REML criterion 319.65.
+    # Printed by lme4's lmer for its Dyestuff data: 1764 and 2451, REML criterion 319.65.
     assert fit.variances[0] == pytest.approx([1764.05, 2451.25], rel=1e-9)
     assert fit.deviance[0] == pytest.approx(319.6542768, abs=1e-6)
     assert fit.coefficients[0] == pytest.approx([1527.5])

@@ -127,7 +127,7 @@ def _draw_label(canvas: Canvas, disc: _Disc, circle: Data, others: list[_Disc]) 
 
 def _describe(circles: list[Data]) -> str:
     if not circles:
-        return "No sphere was located."
+        return "Nothing is marked."
     parts = []
     for status in Status:
         labels = [text(circle, "label") for circle in circles if text(circle, "status") == str(status)]
