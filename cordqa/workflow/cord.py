@@ -59,7 +59,7 @@ def plan_cord(bids: Path, settings: CordSettings) -> Result:
         )
     return Result(
         kind="cord",
-        title="Cord: what would be done",
+        title="Cord (experimental): what would be done",
         status=Status.NOT_EVALUATED,
         summary=f"{len(units.pairs)} participants and sessions would be analysed; nothing was.",
         notices=index.notices,
@@ -143,7 +143,7 @@ def run_cord_participants(
     outcomes = [*units.missing, *run_jobs(jobs, execution or Execution(), out=out, work=work, tell=tell)]
     result = Result(
         kind="cord",
-        title="Cord: participants",
+        title="Cord (experimental): participants",
         status=_status(outcomes),
         notices=index.notices,
         outcomes=tuple(outcomes),

@@ -306,7 +306,7 @@ def _conclude(study: _Study, judged: Result | None, count: int) -> Result:
     ]
     result = Result(
         kind="reliability",
-        title="Cord: study",
+        title="Cord (experimental): study",
         status=_status(study, judged),
         measurements=tuple(study.rows),
         verdicts=judged.verdicts if judged else (),

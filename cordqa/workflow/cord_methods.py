@@ -42,6 +42,9 @@ def methods(
     if not unit.images:
         return ()
     text = [
+        "Experimental: the built-in segmentation was trained on simulated sections alone and tried on a few "
+        "real images of healthy people; show the repeatability of these values on your own test-retest data "
+        "before they are used in a study.",
         f"Images were analysed with cordqa {__version__}. "
         + " ".join(f"{image.label}: {image.mask.method}." for image in unit.images),
         "Cross-sectional area is the sum of the mask times the area of a voxel times the cosine of the "

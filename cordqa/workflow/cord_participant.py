@@ -139,7 +139,7 @@ def _failed(job: CordJob, reason: str, code: str) -> Result:
     outcome = Outcome(what=job.name, state=State.FAILED, reason=reason, code=code)
     return Result(
         kind="cord",
-        title=f"Cord: {job.name}",
+        title=f"Cord (experimental): {job.name}",
         status=Status.NOT_EVALUATED,
         summary=f"Nothing was measured: {reason}.",
         outcomes=(outcome,),
@@ -293,7 +293,7 @@ def _conclude(job: CordJob, unit: Unit, maps: list[TransferMaps]) -> Result:
         status = Status.WARN if Status.WARN in statuses else Status.PASS
     result = Result(
         kind="cord",
-        title=f"Cord: {job.name}",
+        title=f"Cord (experimental): {job.name}",
         status=status,
         measurements=tuple(unit.rows),
         verdicts=tuple(unit.verdicts),

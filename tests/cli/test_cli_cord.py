@@ -114,7 +114,7 @@ def test_group_again(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run(["cord", str(demo / "bids"), str(tmp_path), "group"]) == 0
     captured = capsys.readouterr()
     assert captured.err.splitlines()[-1].endswith("report.html")
-    assert "Cord: study" in captured.out
+    assert "Cord (experimental): study" in captured.out
 
 
 def test_toolbox_that_is_not_there(
