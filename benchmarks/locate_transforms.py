@@ -175,6 +175,8 @@ def _draw(rng, orders, reference, n_right, others):
 
 def main(data, n_random):
     all_series = real_series(data)
+    if not all_series:
+        sys.exit(f"no phantom series below {data}: give the folder that holds phantom/T1 and phantom/T2")
     truths = {}
     for series in all_series:
         location, choice, _ = attempt(series, series.images)

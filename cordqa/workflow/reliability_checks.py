@@ -38,6 +38,7 @@ def check_long(long: LongTable, settings: ReliabilitySettings) -> None:
     _copies(long)
     _conflicts(long)
     _lookalikes(long)
+    _group_changes(long)
     _implausible(long)
     _constant(long)
     if not np.isfinite(long.used["value"].to_numpy(dtype=float)).any():
@@ -161,6 +162,20 @@ def _lookalikes(long: LongTable) -> None:
                 words = " and ".join(repr(label) for label in sorted(labels, key=natural_key))
                 message = f"{name}s {words} are taken to be different; if they are not, write them alike"
                 long.note("lookalike", message)
+
+
+def _group_changes(long: LongTable) -> None:
+    """Say when one subject stands in several groups: a slip, or people who are not independent."""
+    used = long.used
+    known = used.loc[(used["group"] != "") & (used["subject"] != ""), ["subject", "group"]].drop_duplicates()
+    names = sorted(set(known.loc[known.duplicated("subject"), "subject"].tolist()), key=natural_key)
+    if names:
+        verb = "stands" if len(names) == 1 else "stand"
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        message = (
+            f"{plural(len(names), 'subject')} {verb} in more than one group ({shown}); correct the column"
+        )
+        long.note("group-changes", f"{message} of groups unless they did change")
 
 
 def _implausible(long: LongTable) -> None:

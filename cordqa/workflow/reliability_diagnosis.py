@@ -11,7 +11,7 @@ from cordqa.errors import CordqaError
 from cordqa.records import Severity, Statistic
 from cordqa.stats.diagnostic import combined_auc, compare_auc, roc_auc, spread_markers
 from cordqa.stats.proportions import check_granularity
-from cordqa.workflow.reliability_run import BY, Analysis, Study
+from cordqa.workflow.reliability_run import BY, Analysis, Study, shown_region
 from cordqa.workflow.reliability_table import natural_key
 
 if TYPE_CHECKING:
@@ -83,9 +83,11 @@ def _several_markers(study: Study, rows: pd.DataFrame, options: dict[str, Any]) 
     marker = np.array([study.label((q, r)) for q, r in rows[BY].to_numpy()], dtype=object)
     rows = rows.assign(marker=marker)
     names = sorted(set(marker.tolist()), key=natural_key)
-    asked = [name for name in study.settings.marker if name in names]
-    for name in study.settings.marker:
-        if name not in names:
+    known = _marker_names(study)
+    wanted = {name: known.get(name.casefold(), name) for name in study.settings.marker}
+    asked = [name for name in dict.fromkeys(wanted.values()) if name in names]
+    for name, label in wanted.items():
+        if label not in names:
             study.note("marker", f"there is no marker {name!r}; markers are {', '.join(names[:8])}")
     chosen = asked or names
     if len(chosen) < 2:
@@ -108,6 +110,16 @@ def _several_markers(study: Study, rows: pd.DataFrame, options: dict[str, Any]) 
         analysis = Analysis(study, name)
         analysis.run(wide.assign(quantity=rows["quantity"].iloc[0], region=""), call, by=["quantity"])
         analysis.finish()
+
+
+def _marker_names(study: Study) -> dict[str, str]:
+    """Return labels of markers by what they may be called: label, or quantity and region, in any case."""
+    labels = {}
+    for quantity, region in study.groups:
+        label = study.label((quantity, region))
+        short = ", ".join(part for part in (quantity, shown_region(region)) if part)
+        labels.update({short.casefold(): label, label.casefold(): label})
+    return labels
 
 
 def check_published(study: Study) -> None:

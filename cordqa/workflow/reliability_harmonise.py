@@ -59,6 +59,7 @@ def analyse_harmonisation(study: Study) -> None:
     try:
         batch = _batch(study)
         prepared = _prepare(study, batch)
+        _spare_groups(study, batch, method)
         after = _harmonise(study, prepared, method)
     except CordqaError as error:
         study.fail(what, error)
@@ -81,6 +82,26 @@ def _batch(study: Study) -> str:
             expected="scanner, site, vendor or another column that has a role",
         )
     return batch
+
+
+def _spare_groups(study: Study, batch: str, method: str) -> None:
+    """Refuse to take the difference of groups out with that of batches; say where groups are not kept."""
+    design = study.design
+    if method == "travelling" or len(design.groups) < 2 or "group" in design.covariates:
+        return
+    rows = study.frame.dropna(subset=["value"])
+    rows = rows[((rows[batch] != "") & (rows["group"] != "")).to_numpy()]
+    pairs = rows[[batch, "group"]].drop_duplicates()
+    if pairs["group"].nunique() < 2:
+        return
+    if not pairs.duplicated(batch).any():
+        raise ConfigError(
+            f"each {batch} measured one group only, so that {method} takes their difference out too",
+            where=f"harmonise between {batch}s",
+            todo="harmonise from people who travelled (travelling), or within one group (--where)",
+        )
+    message = f"{method} does not keep what groups differ by, and may take it out; give --covariate group"
+    study.note("harmonise-group", message)
 
 
 def _prepare(study: Study, batch: str) -> _Prepared:

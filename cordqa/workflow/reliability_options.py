@@ -34,7 +34,7 @@ __all__ = [
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _LIMIT = re.compile(
     rf"(?:(?P<quantity>[^<>=|]+?)\s*:\s*)?(?P<bars>\|)?\s*(?P<statistic>[^<>=|]+?)\s*(?P<close>\|)?\s*"
-    rf"(?P<sign><=|>=|<|>)\s*(?P<number>{_NUMBER})\s*(?P<unit>\S*)"
+    rf"(?P<sign><=|>=|<|>)\s*(?P<number>{_NUMBER})\s*(?P<unit>[^\s<>=]*)"
 )
 _PUBLISHED = re.compile(
     r"(?:(?P<label>[^=]+?)\s*=\s*)?(?P<percent>\d+(?:\.(?P<decimals>\d+))?)\s*%?\s*of\s*(?P<n>\d+)"

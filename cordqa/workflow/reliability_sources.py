@@ -6,6 +6,8 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cordqa.errors import CordqaError
 from cordqa.records import Severity, Statistic
 from cordqa.stats.component_ratios import component_reproducibility
@@ -169,13 +171,18 @@ def _values(table: pd.DataFrame | None, statistic: str) -> dict[tuple[str, str],
 
 
 def _spreads(components: pd.DataFrame) -> dict[tuple[str, str, str], float]:
-    """SD of subjects and residual, and the mean, of every group."""
+    """SD of subjects and of a repeat in another session, and the mean, of every group."""
     names = {"SD subject": "subject", "SD residual": "residual", "mean": "mean"}
-    rows = components[components["statistic"].isin(names)]
-    return {
-        (str(q), str(r), names[str(s)]): float(v)
-        for q, r, s, v in zip(rows["quantity"], rows["region"], rows["statistic"], rows["value"], strict=True)
-    }
+    found: dict[tuple[str, str, str], float] = {}
+    columns = (components[name] for name in ("quantity", "region", "statistic", "value"))
+    for quantity, region, statistic, value in zip(*columns, strict=True):
+        # A change is seen in a new session, whose own spread comes on top of that of runs.
+        new = statistic.startswith("SD ") and statistic.endswith(":session")
+        name = "residual" if new else names.get(statistic, "")
+        if name and (np.isfinite(value) or not new):
+            key = (str(quantity), str(region), name)
+            found[key] = math.hypot(found.get(key, 0.0), value) if name == "residual" else float(value)
+    return found
 
 
 def _effects(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cordqa.stats.definitions import spine_generic_cov, spine_generic_tests
 from cordqa.stats.icc import icc
 from cordqa.stats.repeatability import repeatability
 from cordqa.stats.reproducibility import reproducibility, scanner_bias
 from cordqa.workflow.reliability_run import BY, Analysis, Call, Study
-
-if TYPE_CHECKING:
-    pass
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,10 +85,30 @@ def _reproducibility(study: Study) -> None:
     scanners: Any = settings.scanners
     for scale, part in study.parts():
         call = partial(reproducibility, scale=scale, scanners=scanners, nan_policy="reml", **options)
-        analysis.run(part, call)
+        analysis.run(part, partial(_told_apart, call, machine))
         bias.run(part, partial(scanner_bias, scale=scale, nan_policy="omit", **options))
     analysis.finish()
     bias.finish()
+
+
+def _told_apart(call: Call, machine: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Withhold the spread of repeats where nobody was measured twice on one machine.
+
+    What is left over then is repeats and subject by machine together; it stands among the
+    variance components as the residual, where nothing says that it is repeats alone.
+    """
+    table = call(rows)
+    again = rows.dropna(subset=["value"]).duplicated([*BY, "subject", machine])
+    repeated = set(map(tuple, rows.loc[again.index[again], BY].to_numpy().tolist()))
+    names = table["statistic"].isin(["within_scanner_SD", "within_scanner_CV"])
+    alone = np.array([tuple(group) not in repeated for group in table[BY].to_numpy().tolist()], dtype=bool)
+    hit = names.to_numpy(dtype=bool) & alone
+    table.loc[hit, ["value", "low", "high"]] = math.nan
+    table.loc[hit, "note"] = (
+        f"nobody was measured twice on one {machine}, so that repeats cannot be told from what a {machine} "
+        "does to single subjects; the residual of the variance components holds both"
+    )
+    return table
 
 
 def rater_of(study: Study) -> str:

@@ -28,9 +28,14 @@ def judge(study: Study, statistics: Sequence[Statistic]) -> tuple[Verdict, ...]:
     the interval does, the limit is met but not shown, which is a warning.  Outside the limit is a
     failure.
     """
-    return tuple(
+    verdicts = tuple(
         verdict for limit in study.settings.limit for verdict in _judge_limit(study, limit, statistics)
     )
+    for one in verdicts:
+        # A limit with a slip in its name must not vanish behind the others that pass.
+        if one.status is Status.NOT_EVALUATED:
+            study.note("limit", f"limit {one.rule!r} was not evaluated: {one.reason}", where=one.subject)
+    return verdicts
 
 
 def _judge_limit(study: Study, limit: Limit, statistics: Sequence[Statistic]) -> list[Verdict]:
@@ -109,9 +114,20 @@ def _status(limit: Limit, one: Statistic) -> tuple[Status, str]:
     words = "; ".join(part for part in (interval, counts) if part)
     if not limit.low <= value <= limit.high:
         return Status.FAIL, words
-    if (low < limit.low) or (high > limit.high):
-        return Status.WARN, f"met, but not shown: {words}"
-    return Status.PASS, words
+    doubt = _doubt(limit, low, high)
+    return (
+        (Status.WARN, f"met, but not shown: {doubt or words}") if doubt is not None else (Status.PASS, words)
+    )
+
+
+def _doubt(limit: Limit, low: float, high: float) -> str | None:
+    """Return why an estimate within a limit does not show that the limit is met, None where it does."""
+    ends = [end for end, bound in ((low, limit.low), (high, limit.high)) if math.isfinite(bound)]
+    if any(math.isnan(end) for end in ends):
+        return "no interval says how sure it is"
+    if low == high:
+        return "what was measured does not vary, so that its interval has no width"
+    return "" if low < limit.low or high > limit.high else None
 
 
 def overall_status(verdicts: Sequence[Verdict], notices: Sequence[Notice]) -> Status:
