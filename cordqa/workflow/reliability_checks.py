@@ -19,6 +19,8 @@ __all__ = ["check_long"]
 #: A value written with so many digits does not come twice by chance.
 _LONG_NUMBER = 5
 _LARGEST = 1e30
+#: Remarks that explain why cells hold no number.
+_UNREAD = ("table.text", "table.infinite", "table.decimal-comma")
 _PLACES = ("subject", "session", "run", "scanner", "site", "acquired")
 _LABELS = ("subject", "scanner", "site", "vendor", "group", "sex", "region")
 
@@ -43,7 +45,8 @@ def check_long(long: LongTable, settings: ReliabilitySettings) -> None:
     _constant(long)
     if not np.isfinite(long.used["value"].to_numpy(dtype=float)).any():
         reasons = [reason for reason in dict.fromkeys(long.frame["left_out"].tolist()) if reason]
-        found = reasons[0] if reasons else "every cell is empty or holds no number"
+        unread = [one.message for one in long.notices if one.code in _UNREAD]
+        found = "; ".join([*unread, *reasons[:1]]) or "every cell is empty or holds no number"
         raise EmptyInputError("no value can be used", where=long.name, found=found)
 
 
@@ -135,18 +138,25 @@ def _digits(value: float) -> int:
 
 
 def _conflicts(long: LongTable) -> None:
-    """Say when rows that should be one measurement hold different values; they count as repeats."""
+    """Say when rows that should be one measurement hold different values; they count as repeats.
+
+    With runs every further row is one too many; with sessions or dates only, those beyond what
+    most have, since repeats within a session may go without a number.
+    """
     frame = long.used
-    if not (frame["run"] != "").any():
+    numbered = bool((frame["run"] != "").any())
+    if not numbered and not any((frame[name] != "").any() for name in ("session", "acquired")):
         return
     known = frame[np.isfinite(frame["value"].to_numpy(dtype=float))]
-    double = known.duplicated(["quantity", "region", *_PLACES, "group"], keep="first")
+    place = known.groupby(["quantity", "region", *_PLACES, "group"], sort=False, dropna=False, observed=True)
+    usual = 1 if numbered or not len(known) else int(place.size().mode().min())
+    double = place.cumcount() >= usual
     if double.any():
         lines = shown_lines(known.loc[double, "line"].tolist())
+        keys = "subject, session, run and scanner" if numbered else "subject, session and scanner"
         message = (
-            f"{plural(int(double.sum()), 'row')} with subject, session, run and scanner of an earlier row "
-            f"and a value of their own ({lines}) count as further repeats; if something else differs, "
-            "split by that column with --by"
+            f"{plural(int(double.sum()), 'row')} with {keys} of an earlier row and a value of their own "
+            f"({lines}) count as further repeats; if something else differs, split by that column with --by"
         )
         long.note("conflict", message)
 

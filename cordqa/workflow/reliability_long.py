@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -240,8 +240,7 @@ class _Build:
         scopes = {}
         for name in dict.fromkeys(quantities):
             known = find_quantity(name)
-            given = self.settings.unit.get(name, self.settings.unit.get("", ""))
-            scale = self.settings.scale.get(name, self.settings.scale.get("", ""))
+            given, scale = _of_quantity(self.settings.unit, name), _of_quantity(self.settings.scale, name)
             if known is None and not scale:
                 self.note(
                     "unknown-quantity",
@@ -257,7 +256,18 @@ class _Build:
                 low=known.low if known else -math.inf,
                 high=known.high if known else math.inf,
             )
+        self._unmatched(scopes)
         return scopes, units
+
+    def _unmatched(self, scopes: Mapping[str, Scope]) -> None:
+        """Say which options name a quantity that the table does not hold."""
+        present = {name.casefold() for name in scopes}
+        for option, given in (("--unit", self.settings.unit), ("--scale", self.settings.scale)):
+            for name in given:
+                if name and name.casefold() not in present:
+                    found = ", ".join(list(scopes)[:8])
+                    message = f"{option}: the table has no quantity {name!r} (found {found}); not used"
+                    self.note("option", message, Severity.WARNING)
 
     def exclude(self, long: LongTable, exclusion: Exclusion, rows: Mask) -> None:
         """Leave out the rows that a user wants left out."""
@@ -270,6 +280,12 @@ class _Build:
         if not lines.size:
             long.note("exclude", f"no row has {words}, so that nothing was left out for: {exclusion.reason}")
         long.leave_out(np.isin(long.frame["line"].to_numpy(), lines), f"{words}: {exclusion.reason}")
+
+
+def _of_quantity(option: Mapping[str, str], name: str) -> str:
+    """Return what an option says of a quantity, in any case where not in its own, else of all."""
+    folded = {key.casefold(): given for key, given in option.items()}
+    return option.get(name) or folded.get(name.casefold()) or option.get("", "")
 
 
 _BAD_WORDS = (

@@ -53,6 +53,12 @@ def _repeatability(study: Study) -> None:
             analysis.run(part, partial(repeatability, scale=scale, nan_policy="omit", **options))
     if design.sessions and design.runs:
         _within_sessions(study, analysis)
+        message = (
+            "subjects were measured in several sessions with several runs; wSD, RC and wCV of all values "
+            "take the two kinds of repeat as one, which makes them too small for a change between sessions "
+            "and their intervals too narrow; see the rows 'between=sessions' and 'within=session'"
+        )
+        study.note("mixed-repeats", message)
     analysis.finish()
 
 
@@ -103,12 +109,14 @@ def _told_apart(call: Call, machine: str, rows: pd.DataFrame) -> pd.DataFrame:
     names = table["statistic"].isin(["within_scanner_SD", "within_scanner_CV"])
     alone = np.array([tuple(group) not in repeated for group in table[BY].to_numpy().tolist()], dtype=bool)
     hit = names.to_numpy(dtype=bool) & alone
-    table.loc[hit, ["value", "low", "high"]] = math.nan
-    table.loc[hit, "note"] = (
+    reason = (
         f"nobody was measured twice on one {machine}, so that repeats cannot be told from what a {machine} "
         "does to single subjects; the residual of the variance components holds both"
     )
-    return table
+    withheld: dict[str, Any] = {
+        name: np.where(hit, math.nan, table[name].to_numpy(dtype=float)) for name in ("value", "low", "high")
+    }
+    return table.assign(**withheld, note=np.where(hit, reason, table["note"].to_numpy(dtype=object)))
 
 
 def rater_of(study: Study) -> str:
