@@ -35,6 +35,7 @@ from cordqa.engines.protocol import (
 from cordqa.engines.sct.checks import (
     beside_atlas,
     check_atlas,
+    check_levels,
     check_mask,
     check_same,
     count_labels,
@@ -238,10 +239,7 @@ class BuiltinEngine:
         level_image = level_image or beside_atlas(atlas, "PAM50_levels.nii.gz")
         if level_image is not None:
             check_same(grid, level_image, "level image")
-        if levels and level_image is None:
-            raise ConfigError("levels need a level image", where=metric.name, todo="label the levels first")
-        if group_by is Grouping.LEVEL and not levels:
-            raise ConfigError("rows per level need the levels", where=metric.name, todo="name the levels")
+        check_levels(levels, group_by, level_image, where=metric.name)
         with self._timed("extract_regions", [metric]) as clock:
             image = _one_volume(read_volume(metric))
             laid, regions = _read_atlas(atlas, names, combine=combine)

@@ -16,7 +16,7 @@ import numpy as np
 
 from cordqa.errors import DefinitionError, OutputError
 from cordqa.io.dicom_write import write_dicom
-from cordqa.io.results import write_result, write_text
+from cordqa.io.results import write_text
 from cordqa.phantom.definition import PhantomDefinition, load_phantom
 from cordqa.phantom.reference import reference_values
 from cordqa.records import Notice, Result, Severity, as_plain
@@ -92,21 +92,21 @@ def run_demo(
     tell = progress or (lambda _message: None)
     tell("simulating scanners of three vendors")
     truth = write_demo_study(out / "scans", seed=seed, n_repeats=n_repeats, progress=progress)
-    result = run_phantom(out / "scans", out, progress=progress)
     planted = tuple(
         Notice(severity=Severity.INFO, message=text, where="simulation", code="demo.planted")
         for text in dict.fromkeys(truth.planted)
     )
-    shown = replace(
-        result,
-        title=f"Demonstration: {result.title}",
-        notices=(*planted, *result.notices),
-        provenance=replace(
-            result.provenance, command=f"cordqa demo OUT --seed {seed} --repeats {n_repeats}", seed=seed
-        ),
-    )
-    write_result(shown, out)
-    return shown
+    command = f"cordqa demo OUT --seed {seed} --repeats {n_repeats}"
+
+    def annotate(result: Result) -> Result:
+        return replace(
+            result,
+            title=f"Demonstration: {result.title}",
+            notices=(*planted, *result.notices),
+            provenance=replace(result.provenance, command=command, seed=seed),
+        )
+
+    return run_phantom(out / "scans", out, progress=progress, annotate=annotate)
 
 
 def write_demo_study(

@@ -91,6 +91,7 @@ def run_phantom(
     *,
     settings: PhantomSettings | None = None,
     progress: Progress | None = None,
+    annotate: Callable[[Result], Result] | None = None,
 ) -> Result:
     """Analyse a folder of phantom scans and write tables and result into ``out``.
 
@@ -103,6 +104,8 @@ def run_phantom(
     settings : PhantomSettings, optional
     progress : callable, optional
         Told what is going on, one line at a time.
+    annotate : callable, optional
+        Adds to the result before it is written.
 
     Returns
     -------
@@ -135,6 +138,7 @@ def run_phantom(
         tell(f"[{number}/{len(series)}] {one.images.label}")
         _analyse(one, run)
     result = _conclude(run, reading, folder)
+    result = annotate(result) if annotate else result
     write_config(_config(run), out)
     write_result(result, out)
     return result
@@ -222,7 +226,7 @@ def _find(series: Series, kind: Kind, run: _Run) -> list[AnalysedPlate]:
         settings=_fit_settings(run.settings),
         longitudinal=partial(_longitudinal, run, series, cached),
         only_plate=run.settings.plate,
-        b1=_b1_for(series, run),
+        b1=_b1_for(series, kind, run),
     )
     for found in search.found:
         run.notices.extend(fit_notices(series, found, b1_name=run.b1.name if run.b1 else ""))
@@ -318,8 +322,8 @@ def _fit_settings(settings: PhantomSettings) -> FitSettings:
     return FitSettings(t2_model=model)
 
 
-def _b1_for(series: Series, run: _Run) -> NDArray[np.float64] | None:
-    if run.b1 is None or find_kind(series.images) is not Kind.VARIABLE_FLIP_ANGLE:
+def _b1_for(series: Series, kind: Kind, run: _Run) -> NDArray[np.float64] | None:
+    if run.b1 is None or kind is not Kind.VARIABLE_FLIP_ANGLE:
         return None
     return run.b1.on_grid(series.images.affine, series.images.data.shape[1:])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cordqa.engines.grids import Grid, read_grid, same_grid
-from cordqa.engines.protocol import Estimator
+from cordqa.engines.protocol import Estimator, Grouping
 from cordqa.engines.sct.commands import split_name
 from cordqa.errors import ConfigError, InputError
 from cordqa.io.files import iter_lines, read_small
@@ -18,6 +18,7 @@ __all__ = [
     "beside_atlas",
     "check_atlas",
     "check_gradients",
+    "check_levels",
     "check_mask",
     "check_same",
     "count_labels",
@@ -49,6 +50,20 @@ def check_same(grid: Grid, path: Path, what: str) -> None:
         raise InputError(
             f"the {what} lies on another grid", where=path.name, todo="align the images to each other first"
         )
+
+
+def check_levels(levels: Sequence[int], group_by: Grouping, level_image: Path | None, *, where: str) -> None:
+    """Refuse levels without an image of them, and rows per level without levels.
+
+    Raises
+    ------
+    ConfigError
+        In either case.
+    """
+    if levels and level_image is None:
+        raise ConfigError("levels need a level image", where=where, todo="label the levels first")
+    if group_by is Grouping.LEVEL and not levels:
+        raise ConfigError("rows per level need the levels", where=where, todo="name the levels")
 
 
 def check_mask(path: Path, grid: Grid) -> None:

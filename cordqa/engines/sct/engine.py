@@ -35,6 +35,7 @@ from cordqa.engines.sct.checks import (
     beside_atlas,
     check_atlas,
     check_gradients,
+    check_levels,
     check_mask,
     check_same,
     count_labels,
@@ -383,12 +384,9 @@ class SctEngine:
         grid = volume_grid(metric)
         names = check_atlas(atlas, labels, estimator, grid)
         level_image = level_image or beside_atlas(atlas, "PAM50_levels.nii.gz")
-        if levels and level_image is None:
-            raise ConfigError("levels need a level image", where=metric.name, todo="label the levels first")
         if level_image is not None:
             check_same(grid, level_image, "level image")
-        if group_by is Grouping.LEVEL and not levels:
-            raise ConfigError("rows per level need the levels", where=metric.name, todo="name the levels")
+        check_levels(levels, group_by, level_image, where=metric.name)
         command = commands.extract_metric(
             _text(metric),
             _text(atlas),
