@@ -1,0 +1,1 @@
+"""Diffusion: gradient tables and schemes, tensor, kurtosis, microscopic anisotropy."""

@@ -1,0 +1,108 @@
+"""What every model that fits voxels returns: values, standard errors, reasons and flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FittedMaps", "Reasons"]
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Why voxels have no value: one byte per voxel and a table of sentences.
+
+    Attributes
+    ----------
+    codes : ndarray of uint8
+        Voxel shape; 0 where there is a value.
+    texts : tuple of str
+        ``texts[code]`` is the reason; ``texts[0]`` is empty.
+    """
+
+    codes: NDArray[np.uint8]
+    texts: tuple[str, ...]
+
+    @classmethod
+    def collect(cls, shape: tuple[int, ...], failures: Sequence[tuple[NDArray[np.bool_], str]]) -> Reasons:
+        """Number the failures; where several apply, the first stands."""
+        codes = np.zeros(shape, dtype=np.uint8)
+        texts = [""]
+        for where, text in failures:
+            if text not in texts:
+                texts.append(text)
+            codes[where & (codes == 0)] = texts.index(text)
+        return cls(codes=codes, texts=tuple(texts))
+
+    @property
+    def ok(self) -> Mask:
+        """Where there is a value."""
+        good: Mask = self.codes == 0
+        return good
+
+    def counts(self) -> dict[str, int]:
+        """Count the voxels without a value, by reason."""
+        number = np.bincount(self.codes.ravel(), minlength=len(self.texts))
+        return {text: int(n) for text, n in zip(self.texts[1:], number[1:], strict=False) if n}
+
+    def at(self, index: tuple[int, ...] | int) -> str:
+        """Return the reason of one voxel, in words; empty where it has a value."""
+        return self.texts[int(self.codes[index])]
+
+    def then(self, where: NDArray[np.bool_], text: str) -> Reasons:
+        """Add one more failure, which stands only where none stood before."""
+        texts = self.texts if text in self.texts else (*self.texts, text)
+        codes = self.codes.copy()
+        codes[where & (codes == 0)] = texts.index(text)
+        return Reasons(codes=codes, texts=texts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedMaps:
+    """Maps of one model over one set of voxels.
+
+    Every array has the voxel shape.  A value is NaN exactly where its reason is not empty.
+
+    Attributes
+    ----------
+    model : str
+        Equation and estimator, for the methods text.
+    values : mapping of str to ndarray
+        By quantity (an id of :mod:`cordqa.quantities` wherever there is one) or parameter.
+    units : mapping of str to str
+        Unit of each value; that of the registered quantity wherever there is one.
+    standard_errors : mapping of str to ndarray
+        One standard deviation in the same unit; a name is absent where the model has none, and
+        a voxel is NaN where it cannot be known.
+    reasons : Reasons
+        Why a voxel has no value in any map.
+    own_reasons : mapping of str to Reasons
+        Maps that lack a value in more voxels than ``reasons`` says have their own.
+    flags : mapping of str to ndarray of bool
+        A sentence, and the voxels whose values are kept but doubtful for that reason.
+    notices : tuple of str
+        What holds for the whole fit: an assumption, a model limit, a shell that was left out.
+    """
+
+    model: str
+    values: Mapping[str, Array]
+    units: Mapping[str, str]
+    standard_errors: Mapping[str, Array] = field(default_factory=dict)
+    reasons: Reasons
+    own_reasons: Mapping[str, Reasons] = field(default_factory=dict)
+    flags: Mapping[str, Mask] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+    def reason_of(self, name: str) -> Reasons:
+        """Why voxels lack a value in one map."""
+        return self.own_reasons.get(name, self.reasons)
+
+    def flag_counts(self) -> dict[str, int]:
+        """Count the doubtful voxels, by sentence."""
+        return {text: int(np.count_nonzero(where)) for text, where in self.flags.items() if where.any()}

@@ -1,0 +1,1 @@
+"""Acquisition protocols: what a scan should be, and whether it was."""
