@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cordqa import __version__
-from cordqa.cli import cord, demo, doctor, listing, phantom, reliability, report
+from cordqa.cli import cord, demo, doctor, fit, listing, normative, phantom, reliability, report, scheme
 
 app = typer.Typer(
     name="cordqa",
@@ -44,8 +44,11 @@ def _common(
 
 app.command("demo")(demo.demo)
 app.command("phantom")(phantom.phantom)
-app.command("cord")(cord.cord)
+app.command("cord", context_settings={"allow_extra_args": True})(cord.cord)
+app.add_typer(fit.app, name="fit")
+app.add_typer(normative.app, name="normative")
 app.command("reliability")(reliability.reliability)
+app.add_typer(scheme.app, name="scheme")
 app.command("report")(report.report)
 app.command("list")(listing.list_things)
 app.command("doctor")(doctor.doctor)

@@ -66,6 +66,15 @@ def _engines() -> list[dict[str, str]]:
 
 
 def _models() -> list[dict[str, str]]:
-    from cordqa.phantom.measure import MODELS
+    from cordqa.workflow.fit.registry import list_models
 
-    return [{"id": name, "description": text} for name, text in MODELS.items()]
+    return [
+        {
+            "id": model.id,
+            "description": f"{model.description}{' (experimental)' if model.experimental else ''}",
+            "maps": ", ".join(model.produces),
+            "experimental": model.experimental,
+            "usage": f"cordqa fit {model.id} {model.usage}",
+        }
+        for model in list_models().values()
+    ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from cordqa.records import Figure, Result, Status
 from cordqa.report.charts import Drawing, FigureDataError, Key, draw_figure
 from cordqa.report.measurement_table import measurement_table
+from cordqa.report.page_links import PAGES
 from cordqa.report.statistic_tables import statistic_tables
 from cordqa.report.tables import Table
 from cordqa.report.words import status_word
@@ -18,16 +19,18 @@ __all__ = ["FigureView", "Section", "arrange_figures"]
 
 #: Where a figure stands, by kind; other kinds come last.
 _PLACES: dict[str, tuple[str, ...]] = {
+    "review": ("mosaic",),
     "spheres": ("plate",),
     "reference": ("identity", "rate_linearity", "linearity", "scatter"),
     "fits": ("curves",),
     "reliability": ("heatmap", "bars", "forest", "components", "bland_altman"),
-    "values": ("strip",),
+    "values": ("profiles", "strip"),
     "drift": ("control_chart",),
     "diagnosis": ("roc",),
 }
 #: Sections in the order of the page.
 _TITLES = {
+    "review": "Images",
     "spheres": "Located spheres",
     "reference": "Measured against reference",
     "fits": "Fitted curves",
@@ -39,7 +42,10 @@ _TITLES = {
     "figures": "Further figures",
 }
 #: What sections are called where a result is of another kind than a phantom's.
-_TITLES_BY_KIND = {"cord": {"spheres": "Images", "fits": "Along the cord"}}
+_TITLES_BY_KIND = {
+    "cord": {"spheres": "Further images", "fits": "Along the cord"},
+    "fit": {"spheres": "Maps", "reliability": "Statistics of regions"},
+}
 #: Figures that are open when the page is; the others unfold on a click.
 _OPEN = {"fits": 2, "spheres": 8}
 #: The study design is shown with the data, not among the results.
@@ -75,6 +81,8 @@ def arrange_figures(result: Result) -> tuple[list[FigureView], list[Section]]:
     """Draw all figures and put them, with the tables, into sections."""
     by_place: dict[str, list[FigureView]] = defaultdict(list)
     for index, figure in enumerate(result.figures):
+        if figure.kind == PAGES:
+            continue  # the way to other pages stands at the head of this one
         by_place[_place_of(figure)].append(_view(figure, index))
     sections = []
     titles = {**_TITLES, **_TITLES_BY_KIND.get(result.kind, {})}

@@ -1,0 +1,124 @@
+"""T1 from spoiled gradient echoes at several flip angles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cordqa.models.maps import FittedMaps
+from cordqa.models.relaxometry.signal import spoiled_gradient_echo_signal
+from cordqa.models.relaxometry.variable_flip_angle import fit_variable_flip_angle
+from cordqa.workflow.fit.data import FitData
+from cordqa.workflow.fit.models._relaxometry import (
+    NEGATIVE,
+    SIGNAL_UNIT,
+    MapName,
+    everywhere,
+    maps_of_fit,
+    noise_of,
+    refuse_signed,
+    without_negative,
+)
+from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput, Option, Setting
+
+__all__ = ["MODEL"]
+
+_NAMES = {"t1_s": MapName("T1", "ms", 1000.0), "m0": MapName("M0", SIGNAL_UNIT)}
+_NO_B1 = "no B1 map: nominal flip angles used, T1 is wrong by about twice the error of B1"
+_RADIANS = "all flip angles are below 1.6 degrees: are they in radians?"
+
+
+def _prepare(data: FitData) -> FitData:
+    refuse_signed(data, "give magnitude images")
+    return data
+
+
+def _fit(data: FitData) -> FittedMaps:
+    signal, below = without_negative(data.of("images"))
+    b1 = data.map("b1_map")
+    angles = data.values("flip_angles")
+    fit = fit_variable_flip_angle(
+        signal,
+        angles,
+        data.value("repetition_time"),
+        b1=1.0 if b1 is None else b1,
+        noise_sd=noise_of(data),
+        t1_range_s=(data.number("t1_min"), data.number("t1_max")),
+    )
+    doubts = (*(() if b1 is not None else (_NO_B1,)), *((_RADIANS,) if angles.max() < 1.6 else ()))
+    return maps_of_fit(fit, _NAMES, failures=((below, NEGATIVE),), flags=everywhere(data.shape, *doubts))
+
+
+def _example() -> Example:
+    angles = np.array([3.0, 8.0, 15.0, 25.0])
+    t1 = np.linspace(0.4, 2.0, 12).reshape(3, 2, 2)
+    b1 = np.linspace(0.8, 1.2, 12).reshape(3, 2, 2)
+    m0 = np.linspace(2000, 1000, 12).reshape(3, 2, 2)
+    signal = spoiled_gradient_echo_signal(angles, t1[..., None], 0.015, m0=m0[..., None], b1=b1[..., None])
+    return Example(
+        images={"images": signal},
+        truth={"T1": 1000 * t1, "M0": m0},
+        tolerance=1e-4,
+        settings={"flip_angles": tuple(angles), "repetition_time": (0.015,)},
+        maps={"b1_map": b1},
+        noise_sd=2.0,
+    )
+
+
+MODEL = FitModel(
+    id="t1-vfa",
+    description="T1 from spoiled gradient echoes at several flip angles, with B1",
+    fit=_fit,
+    prepare=_prepare,
+    example=_example,
+    images=(
+        ImageRole(
+            id="images",
+            metavar="IMAGE",
+            many=True,
+            minimum=2,
+            help="Spoiled gradient echoes: one 4D file, or one file per flip angle.",
+        ),
+    ),
+    settings=(
+        Setting(
+            id="flip_angles",
+            help="Nominal flip angle of each image.",
+            unit="deg",
+            sidecar=("FlipAngle",),
+            smallest=0.1,
+            largest=179.0,
+            acquisition="flip_angle_deg",
+        ),
+        Setting(
+            id="repetition_time",
+            help="Repetition time, the same for all images.",
+            unit="s",
+            sidecar=("RepetitionTimeExcitation", "RepetitionTime"),
+            shared=True,
+            smallest=1e-3,
+            largest=1.0,
+            slip="milliseconds",
+            acquisition="repetition_time_s",
+        ),
+    ),
+    maps=(
+        MapInput(
+            id="b1_map",
+            kind="b1",
+            unit="ratio",
+            help="NIfTI map of actual over nominal flip angle (ratio or percent).",
+        ),
+    ),
+    options=(
+        Option(id="t1_min", kind=float, default=0.005, unit="s", low=1e-4, high=60.0, help="Shortest T1."),
+        Option(id="t1_max", kind=float, default=10.0, unit="s", low=1e-3, high=60.0, help="Longest T1."),
+    ),
+    produces=("T1", "M0"),
+    references=(
+        "Deoni SCL et al. Rapid combined T1 and T2 mapping using gradient recalled acquisition in the "
+        "steady state. Magn Reson Med 2003;49:515-526. doi:10.1002/mrm.10407",
+        "Chang LC et al. Linear least-squares method for unbiased estimation of T1 from SPGR signals. "
+        "Magn Reson Med 2008;60:496-501. doi:10.1002/mrm.21669",
+    ),
+    assumptions=("Perfect spoiling, one T1 per voxel, and the flip angle that B1 says.",),
+)
