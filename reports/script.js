@@ -166,10 +166,20 @@
   }
 
   // --- A name pinned everywhere ----------------------------------------------------------------
-  const chip = make("button");
+  const chip = make("div");
   chip.id = "pin";
   chip.hidden = true;
+  const chipLink = make("a");
+  const chipClose = make("button");
+  chipClose.type = "button";
+  chip.append(chipLink, chipClose);
   let pinned = "";
+
+  // The page of a participant, where the list of this study has one.
+  function pageOf(name) {
+    const links = [...document.querySelectorAll(".page-list a")];
+    return links.find((link) => link.textContent === name);
+  }
 
   function applyPin(scope) {
     scope.querySelectorAll(".on").forEach((node) => node.classList.remove("on"));
@@ -184,16 +194,22 @@
     root.classList.toggle("has-pin", Boolean(pinned));
     const found = applyPin(document);
     chip.hidden = !pinned;
-    chip.textContent = pinned + ": highlighted in " + found + (found === 1 ? " place" : " places") + "  ✕";
+    chipClose.textContent = pinned + ": highlighted in " + found + (found === 1 ? " place" : " places") + "  ✕";
+    const page = pinned ? pageOf(pinned) : null;
+    chipLink.hidden = !page;
+    if (page) {
+      chipLink.href = page.getAttribute("href");
+      chipLink.textContent = "Open its page";
+    }
   }
 
   document.addEventListener("click", (event) => {
     const node = event.target.closest("[data-n]");
     if (!node || String(getSelection())) return;
-    if (node.tagName === "TR" && event.target.closest("a, button")) return;
+    if (event.target.closest("a, button")) return;
     pin(node.dataset.n);
   });
-  chip.addEventListener("click", () => pin(pinned));
+  chipClose.addEventListener("click", () => pin(pinned));
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && pinned) pin(pinned); });
 
   // --- Tooltips: at once, and on touch as well --------------------------------------------------
@@ -211,8 +227,7 @@
     return node.dataset.tip;
   }
 
-  document.addEventListener("pointerover", (event) => {
-    const node = event.target.closest ? event.target.closest(".chart *") : null;
+  function showTip(node) {
     const text = node ? tipText(node) : "";
     tip.hidden = !text;
     if (!text) return;
@@ -223,12 +238,42 @@
     const above = box.top - own.height - 8;
     tip.style.left = left + "px";
     tip.style.top = (above > 4 ? above : box.bottom + 8) + "px";
+  }
+
+  document.addEventListener("pointerover", (event) => {
+    showTip(event.target.closest ? event.target.closest(".chart *") : null);
   });
+
+  // --- Points by keyboard: arrows go from point to point, Enter pins ----------------------------
+  const spoken = make("p", "", "hidden");
+  spoken.setAttribute("role", "status");
+
+  function setUpPoints(chart) {
+    const points = [...chart.querySelectorAll("[data-n]:not(g)")];
+    if (!points.length) return;
+    let at = -1;
+    chart.tabIndex = 0;
+    chart.setAttribute("aria-label", chart.getAttribute("aria-label") + ". Arrow keys go from point to point.");
+    chart.addEventListener("keydown", (event) => {
+      const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (by) {
+        at = (at + by + points.length) % points.length;
+        showTip(points[at]);
+        spoken.textContent = tip.textContent;
+      } else if (event.key === "Enter" && points[at]) {
+        pin(points[at].dataset.n);
+      } else {
+        return;
+      }
+      event.preventDefault();
+    });
+    chart.addEventListener("blur", () => { tip.hidden = true; });
+  }
   document.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true, capture: true });
 
   // --- Contents: mark where the reader is -------------------------------------------------------
   function followSections() {
-    const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
+    const links = new Map([...document.querySelectorAll("nav.contents a")].map((link) => [link.hash.slice(1), link]));
     const sections = [...document.querySelectorAll("main > section")];
     let waiting = false;
     const mark = () => {
@@ -258,7 +303,8 @@
     document.querySelectorAll("details[data-folded]").forEach((node) => { node.open = false; });
   });
 
-  document.body.append(chip, tip);
+  document.body.append(chip, tip, spoken);
+  document.querySelectorAll("svg.chart").forEach(setUpPoints);
   document.querySelectorAll("[data-table]").forEach(setUpTable);
   followSections();
 })();

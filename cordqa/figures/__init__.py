@@ -8,7 +8,9 @@ lines come from the caller, so that figure and table cannot disagree.
 from __future__ import annotations
 
 from cordqa.figures.agreement import bland_altman, control_chart, roc
+from cordqa.figures.contour import trace_level
 from cordqa.figures.groups import bars, components, design, forest, heatmap, strip
+from cordqa.figures.links import PageLink, pages
 from cordqa.figures.parts import (
     Agreement,
     Circle,
@@ -21,6 +23,8 @@ from cordqa.figures.parts import (
 )
 from cordqa.figures.phantom import curves, identity, linearity, plate, rate_linearity, scatter
 from cordqa.figures.png import encode_png, shrink_image, to_grey
+from cordqa.figures.profile import Profile, ProfileGroup, profiles
+from cordqa.figures.tiles import Picture, Rule, Tile, mosaic
 
 __all__ = [
     "Agreement",
@@ -29,8 +33,14 @@ __all__ = [
     "Curve",
     "Estimate",
     "Group",
+    "PageLink",
+    "Picture",
+    "Profile",
+    "ProfileGroup",
     "RocCurve",
+    "Rule",
     "Series",
+    "Tile",
     "bars",
     "bland_altman",
     "components",
@@ -42,11 +52,15 @@ __all__ = [
     "heatmap",
     "identity",
     "linearity",
+    "mosaic",
+    "pages",
     "plate",
+    "profiles",
     "rate_linearity",
     "roc",
     "scatter",
     "shrink_image",
     "strip",
     "to_grey",
+    "trace_level",
 ]

@@ -58,9 +58,12 @@ def render_report(result: Result) -> str:
     -----
     A figure that cannot be drawn from its data is replaced by a sentence that says why.
     """
+    page = build_page(result)
     style, script = _read("style.css"), _read("script.js")
+    if page.has_review:
+        script += "\n" + _read("review.js")
     html = _template().render(
-        page=build_page(result),
+        page=page,
         style=Markup(style),  # our own file, not input
         style_hash=_hash_source(style),
         script=Markup(script),  # our own file, not input

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from cordqa.records import Outcome, Result, State, Status
 from cordqa.report.attention import Alert, collect_alerts
+from cordqa.report.page_links import PageList, find_pages
 from cordqa.report.placement import FigureView, Section, arrange_figures
 from cordqa.report.words import count_noun, status_word
 
@@ -49,6 +50,12 @@ class Page:
     config: Sequence[tuple[str, str]]
     hashes: Sequence[tuple[str, str]]
     contents: Sequence[tuple[str, str]]
+    pages: PageList | None = None
+
+    @property
+    def has_review(self) -> bool:
+        """Tell whether the page needs what serves reviewers: images to mark, or a list of pages."""
+        return bool(self.pages and self.pages.entries) or any(one.id == "review" for one in self.sections)
 
 
 def status_look(status: Status) -> str:
@@ -81,6 +88,7 @@ def build_page(result: Result) -> Page:
         "provenance": _provenance(result),
         "config": _flatten(result.provenance.config),
         "hashes": list(result.provenance.input_hashes.items()),
+        "pages": find_pages(result.figures),
     }
     return Page(**page, contents=_contents(result, page))
 
@@ -90,9 +98,11 @@ def _in_state(result: Result, state: State) -> list[Outcome]:
 
 
 def _headline(result: Result) -> str:
-    """Say the verdict; a warning where nothing was judged is no pass of any kind."""
+    """Say the verdict; a warning where nothing was judged is no pass of any kind, nor is a list a pass."""
     if result.status is Status.WARN and not result.verdicts:
         return "Needs attention"
+    if result.status is Status.PASS and not result.verdicts and result.figures and not result.measurements:
+        return "Done"
     return _VERDICTS[result.status]
 
 
@@ -166,6 +176,9 @@ def _contents(result: Result, page: dict[str, Any]) -> list[tuple[str, str]]:
     source = page["provenance"] or page["config"] or page["hashes"]
     entries = [
         ("attention", "What needs attention", page["alerts"] or page["notes"] or page["quiet"]),
+        ("participants", page["pages"].title, page["pages"].entries)
+        if page["pages"]
+        else ("participants", "", False),
         ("data", "Data and exclusions", result.outcomes or page["design"]),
         *((section.id, section.title, True) for section in page["sections"]),
         ("methods", "Methods", result.methods),

@@ -148,11 +148,20 @@ class Canvas:
         kind = f' class="{escape_markup(class_)}"' if class_ else ""
         self._parts.append(f"<text{kind}{place}{_data_name(name)}>{escape_markup(text)}</text>")
 
-    def polyline(self, points: Iterable[tuple[float, float]], class_: str, *, closed: bool = False) -> None:
+    def polyline(
+        self,
+        points: Iterable[tuple[float, float]],
+        class_: str,
+        *,
+        closed: bool = False,
+        title: str = "",
+        name: str = "",
+    ) -> None:
         """Draw a line through points, or the area that they enclose."""
         steps = [f"{coordinate(x)} {coordinate(y)}" for x, y in points]
         if len(steps) >= 2:
-            self._element("path", f' d="M{"L".join(steps)}{"Z" if closed else ""}"', class_)
+            path = f' d="M{"L".join(steps)}{"Z" if closed else ""}"'
+            self._element("path", path + _data_name(name), class_, title)
 
     def circle(
         self, x: float, y: float, radius: float, class_: str, *, title: str = "", name: str = ""

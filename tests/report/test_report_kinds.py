@@ -13,6 +13,7 @@ import pytest
 from report import fixtures
 
 from cordqa import figures
+from cordqa.errors import InputError
 from cordqa.figures import Agreement, Circle, ControlPanel, Curve, Estimate, Group, RocCurve, Series
 from cordqa.records import Figure, Status
 from cordqa.report import FIGURE_KINDS
@@ -56,6 +57,19 @@ def make_all(values: list[float]) -> list[Figure]:
         f.curves(
             "n", "T", curves=[Curve(label="c", x=x, y=values, fit_x=x, fit_y=values)], x_label="x", x_log=True
         ),
+        make_mosaic(values),
+        f.profiles(
+            "n",
+            "T",
+            columns=[f"C{k}" for k in range(n)],
+            groups=[
+                f.ProfileGroup(
+                    label="g", profiles=[f.Profile(name="p", values=values)] * 2, mean=values, count=[2] * n
+                ),
+                f.ProfileGroup(label="nobody", profiles=[], mean=[math.nan] * n, count=[0] * n),
+            ],
+            unit="mm2",
+        ),
         f.linearity("n", "T", series=series, x_label="x", y_label="y", with_identity=True),
         f.scatter("n", "T", series=series, x_label="x", y_label="y", log=True),
         f.rate_linearity("n", "T", series=series, quantity="T1"),
@@ -83,6 +97,45 @@ def make_all(values: list[float]) -> list[Figure]:
             ],
         ),
     ]
+
+
+def make_mosaic(values: list[float]) -> Figure:
+    """Tiles whose lines and areas come from the same numbers; what is not finite cannot be a line."""
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    picture = figures.Picture(image=image, left=-1, top=0, width=4, height=3)
+    line = np.array([[v % 7, (2 * v) % 5] for v in values if math.isfinite(v)])
+    tiles = [
+        figures.Tile(
+            width_mm=4,
+            height_mm=3,
+            pictures={"on": picture, "off": picture},
+            lines={"cord": [line] if len(line) else []},
+            label="C3",
+            name=f"slice {k}",
+            number=k,
+            value=value,
+            unit="mm2",
+            reason="odd" if k == 0 else "",
+        )
+        for k, value in enumerate(values)
+    ]
+    side = figures.Tile(
+        width_mm=4,
+        height_mm=40,
+        pictures={"on": picture},
+        rules={"levels": [figures.Rule(y=2.0), figures.Rule(y=9.0, label="C3")]},
+    )
+    return figures.mosaic(
+        "n",
+        "T",
+        tiles=tiles,
+        pictures={"on": "", "off": "black 0, white 9"},
+        overlays=["cord", "levels"],
+        off=["levels"],
+        side=side,
+        image="sub-1_T2w",
+        remark="All slices are shown.",
+    )
 
 
 def check_drawing(figure: Figure) -> list[ET.Element]:
@@ -229,6 +282,65 @@ def test_statuses_differ_without_colour():
     classes = {node.get("class") for node in ET.fromstring(str(drawing.panels[0])).iter("circle")}
     assert {"roi st-pass", "roi st-fail", "roi st-not-evaluated"} <= classes
     assert "✕" in str(drawing.panels[0])
+
+
+def test_every_overlay_and_picture_of_a_mosaic_has_a_class_of_its_own():
+    drawing = draw_figure(make_mosaic([1.0, 2.0, 4.0]))
+    view = drawing.mosaic
+    assert [(one.label, one.off) for one in view.overlays] == [("cord", False), ("levels", True)]
+    assert [one.label for one in view.pictures] == ["on", "off"]
+    assert [tile.name for tile in view.odd] == ["slice 0"]
+    assert [tile.number for tile in view.tiles] == ["0", "1", "2"]
+    root = ET.fromstring(str(view.tiles[1].drawing))
+    assert [node.get("class") for node in root.iter("g")] == ["layer l0", "layer l1", "cover o0"]
+    # The dark line lies below the bright one, which its dash and colour tell apart.
+    assert [node.get("class") for node in root.iter("path")] == ["edge-halo", "edge e0"]
+    side = ET.fromstring(str(view.side))
+    assert [node.text for node in side.iter("text")] == ["C3"]
+
+
+def test_pictures_of_a_mosaic_lie_where_their_millimetres_say():
+    root = ET.fromstring(str(draw_figure(make_mosaic([1.0])).mosaic.tiles[0].drawing))
+    (box, _) = root.iter("image")
+    assert [float(box.get(key)) for key in ("x", "y", "width", "height")] == [-60, 0, 240, 180]
+    assert (root.get("width"), root.get("height")) == ("240", "180")
+
+
+def test_a_profile_shows_each_person_the_mean_and_the_number():
+    group = figures.ProfileGroup(
+        label="Acme",
+        profiles=[
+            figures.Profile(name="sub-1", values=[1.0, math.nan, 3.0]),
+            figures.Profile(name="sub-2", values=[2.0, 2.0, 2.0]),
+        ],
+        mean=[1.5, 2.0, 2.5],
+        count=[2, 1, 2],
+    )
+    figure = figures.profiles("n", "T", columns=["C2", "C3", "C4"], groups=[group], unit="mm2")
+    (root,) = check_drawing(figure)
+    tips = [node.find("title").text for node in root.iter("circle")]
+    assert tips == [
+        "sub-1, C2: 1.000\u00a0mm²",
+        "sub-1, C4: 3.000\u00a0mm²",
+        *(f"sub-2, C{k}: 2.000\u00a0mm²" for k in (2, 3, 4)),
+    ]
+    # No line bridges the level that the first person lacks.
+    traces = [node.get("d") for node in root.iter("path") if node.get("class") == "trace"]
+    assert [path.count("L") for path in traces] == [2]
+    assert "C3 mean 2.000 (n 1)" in root.find("desc").text
+    with pytest.raises(InputError, match="one value per column"):
+        figures.profiles("n", "T", columns=["C2"], groups=[group])
+
+
+def test_a_thousand_profiles_stay_small_and_keep_their_names():
+    rng = np.random.default_rng(2)
+    lines = [figures.Profile(name=f"sub-{k}", values=rng.normal(70, 8, 6)) for k in range(1000)]
+    group = figures.ProfileGroup(label="Acme", profiles=lines, mean=[70] * 6, count=[1000] * 6)
+    figure = figures.profiles("n", "T", columns=[f"C{k}" for k in range(2, 8)], groups=[group], unit="mm2")
+    (root,) = check_drawing(figure)
+    traces = [node for node in root.iter("path") if (node.get("class") or "").startswith("trace")]
+    assert [node.get("data-n") for node in traces] == [f"sub-{k}" for k in range(1000)]
+    assert len(draw_figure(figure).panels[0]) < 200_000
 
 
 def test_bars_of_one_label_stand_together():

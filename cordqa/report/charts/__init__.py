@@ -11,7 +11,9 @@ from cordqa.report.charts.curves import draw_curves
 from cordqa.report.charts.drawing import Data, Drawing, FigureDataError, Key
 from cordqa.report.charts.estimates import draw_bars, draw_components, draw_forest
 from cordqa.report.charts.heatmap import draw_heatmap
+from cordqa.report.charts.mosaic import draw_mosaic
 from cordqa.report.charts.plate import draw_plate
+from cordqa.report.charts.profiles import draw_profiles
 from cordqa.report.charts.scatter import draw_identity, draw_linearity, draw_scatter
 from cordqa.report.charts.strip import draw_strip
 
@@ -20,6 +22,7 @@ __all__ = ["FIGURE_KINDS", "Drawing", "FigureDataError", "Key", "draw_figure"]
 #: Kind of figure to the function that draws it from its data and a label for unseen readers.
 #: The data of each kind are described by the builder of that name in :mod:`cordqa.figures`.
 FIGURE_KINDS: dict[str, Callable[[Data, str], Drawing]] = {
+    "mosaic": draw_mosaic,
     "plate": draw_plate,
     "identity": draw_identity,
     "rate_linearity": draw_linearity,
@@ -27,6 +30,7 @@ FIGURE_KINDS: dict[str, Callable[[Data, str], Drawing]] = {
     "scatter": draw_scatter,
     "curves": draw_curves,
     "strip": draw_strip,
+    "profiles": draw_profiles,
     "bars": draw_bars,
     "components": draw_components,
     "forest": draw_forest,

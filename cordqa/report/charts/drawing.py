@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from cordqa.records import Status
 from cordqa.report.svg import marker_icon
 from cordqa.report.words import DASH, count_noun, format_pair, with_unit
+
+if TYPE_CHECKING:
+    from cordqa.report.charts.mosaic import MosaicView
 
 __all__ = [
     "Data",
@@ -53,14 +56,16 @@ class Key:
 class Drawing:
     """A figure as drawn: its panels, their layout on the page, legend and remarks.
 
-    ``layout`` is ``small`` (many to a row), ``medium`` (two to a row) or ``wide`` (one to a row,
-    scrolled sideways on a narrow screen).
+    ``layout`` is ``small`` (many to a row), ``third``, ``triple`` (three), ``medium`` (two), ``plate``,
+    ``mosaic`` or ``wide`` (one to a row, scrolled sideways on a narrow screen).  ``mosaic`` holds the
+    words and switches of a mosaic, whose panels are its tiles.
     """
 
     panels: tuple[Markup, ...]
     layout: str = "medium"
     legend: tuple[Key, ...] = ()
     notes: tuple[str, ...] = ()
+    mosaic: MosaicView | None = None
 
 
 def scalar(data: Data, key: str) -> float:
