@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cordqa.cord.network import normalise_locally
-from cordqa.simulate.cord.slices import BROAD, FINE, GRID_MM, Mix, Section, sections
+from cordqa.simulate.cord.slices import BROAD, FAINT, FINE, GRID_MM, Mix, Section, sections
 
-VERSION = "1"
+VERSION = "2"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -50,6 +50,8 @@ class Settings:
     stages: tuple[Stage, ...] = (
         Stage(mix=BROAD, seed=20240117, rate=3e-3, iterations=9000, stop=7000, dice_until=0.4),
         Stage(mix=FINE, seed=20240118, rate=1.5e-3, iterations=2500, stop=2500, dice_until=0.0),
+        Stage(mix=FAINT, seed=20240119, rate=1.5e-3, iterations=7000, stop=3000, dice_until=0.0),
+        Stage(mix=FAINT, seed=20240120, rate=8e-4, iterations=1500, stop=1500, dice_until=0.0),
     )
     batch: int = 16
     size: int = 72
@@ -73,20 +75,20 @@ class Double(nn.Sequential):
 
 
 class Network(nn.Module):
-    """U-Net: image in, logits of cord and dural sac out."""
+    """U-Net: image in, logits out: by default of cord and dural sac."""
 
-    def __init__(self, widths: tuple[int, ...]) -> None:
+    def __init__(self, widths: tuple[int, ...], outputs: int = 2) -> None:
         super().__init__()
         ins = (1, *widths[:-1])
         self.down = nn.ModuleList(Double(i, o) for i, o in zip(ins, widths, strict=True))
         back = widths[::-1]
         self.thin = nn.ModuleList(nn.Conv2d(i, o, 1) for i, o in pairwise(back))
         self.up = nn.ModuleList(Double(2 * o, o) for o in back[1:])
-        self.out = nn.Conv2d(widths[0], 2, 1)
+        self.out = nn.Conv2d(widths[0], outputs, 1)
         nn.init.constant_(self.out.bias, -2.0)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map (batch, 1, nx, ny) to logits (batch, 2, nx, ny); sides must be multiples of 8."""
+        """Map (batch, 1, nx, ny) to logits (batch, outputs, nx, ny); sides must be multiples of 8."""
         kept = []
         for level, block in enumerate(self.down):
             image = block(functional.max_pool2d(image, 2) if level else image)
@@ -273,7 +275,8 @@ def export(network: Network, path: Path, settings: Settings) -> None:
 
 def code_hash() -> str:
     """Return the hash of every file that determines the weights."""
-    generator = sorted((ROOT / "cordqa" / "simulate" / "cord").glob("*.py"))
+    folder = ROOT / "cordqa" / "simulate" / "cord"
+    generator = [folder / f"{name}.py" for name in ("anatomy", "appearance", "shapes", "slices")]
     files = [Path(__file__).resolve(), ROOT / "cordqa" / "cord" / "network.py", *generator]
     digest = hashlib.sha256()
     for file in files:

@@ -76,9 +76,9 @@ class Oriented:
         return np.transpose(data, [*inverse, *range(3, data.ndim)])
 
 
-def slice_label(slice_number: int, array_index: int) -> str:
-    """Name a slice: its number from below, and its index in the array as stored."""
-    return f"slice {slice_number} (array index {array_index})"
+def slice_label(slice_number: int, level: str = "") -> str:
+    """Name a slice by its number from below (the first is 0), after its vertebral level where known."""
+    return f"{level}, slice {slice_number}" if level else f"slice {slice_number}"
 
 
 def orient(volume: Volume, *, what: str = "image") -> Oriented:

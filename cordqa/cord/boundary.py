@@ -11,7 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["N_DIRECTIONS", "Outlines", "edge_profile", "network_radii", "outline_mask", "refine_radii"]
+__all__ = [
+    "N_DIRECTIONS",
+    "Outlines",
+    "edge_profile",
+    "network_radii",
+    "outline_areas",
+    "outline_mask",
+    "refine_radii",
+    "smooth_radii",
+]
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -209,6 +218,12 @@ def _peak(cost: Floats, path: NDArray[np.int64]) -> Floats:
     bend = a - 2.0 * b + c
     move = np.where(bend > 1e-9, 0.5 * (a - c) / np.maximum(bend, 1e-9), 0.0)
     return np.asarray(np.where(inner == path, np.clip(move, -0.5, 0.5), 0.0) * STEP_MM)
+
+
+def outline_areas(radii_mm: Floats) -> Floats:
+    """Return the area in mm2 inside each outline, drawn straight from direction to direction."""
+    wedge = 0.5 * np.sin(2.0 * np.pi / N_DIRECTIONS)
+    return np.asarray(wedge * (radii_mm * np.roll(radii_mm, -1, axis=1)).sum(axis=1))
 
 
 def outline_mask(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["resampling_matrix", "to_grid"]
+__all__ = ["on_grid", "resampling_matrix", "to_grid"]
 
 Array = NDArray[np.float32]
 
@@ -29,6 +29,27 @@ def to_grid(data: Array, spacing_mm: tuple[float, float, float], grid_mm: float)
     along = resampling_matrix(data.shape[1], spacing_mm[1], grid_mm)
     slices = np.ascontiguousarray(np.moveaxis(data, 2, 0), dtype=np.float32)
     return np.ascontiguousarray(across @ slices @ along.T, dtype=np.float32)
+
+
+def on_grid(
+    inside: NDArray[np.bool_], shape: tuple[int, ...], spacing_mm: tuple[float, ...], grid_mm: float
+) -> NDArray[np.bool_]:
+    """Look a region of a slice on the network's grid up in the pixels of the image.
+
+    Parameters
+    ----------
+    inside : ndarray of bool, shape (nx, ny)
+        On the network's grid.
+    shape, spacing_mm : tuple
+        Size and pixel size of the image; further axes are ignored.
+    grid_mm : float
+        Pixel size of the network's grid, which has the same centre.
+    """
+    places = []
+    for count, step, wanted in zip(inside.shape, spacing_mm[:2], shape[:2], strict=True):
+        place = (np.arange(wanted) - (wanted - 1) / 2) * step / grid_mm + (count - 1) / 2
+        places.append(np.clip(np.rint(place).astype(np.int64), 0, count - 1))
+    return np.asarray(inside[np.ix_(*places)])
 
 
 def resampling_matrix(count: int, spacing_mm: float, grid_mm: float) -> Array:

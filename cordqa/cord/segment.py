@@ -8,7 +8,7 @@ Slices beyond the cord's ends (brainstem, cauda equina) are not segmented and sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,13 @@ from cordqa.cord.boundary import (
     N_DIRECTIONS,
     Outlines,
     edge_profile,
+    outline_areas,
     outline_mask,
     refine_radii,
     smooth_radii,
 )
-from cordqa.cord.detect import best_path, classical_evidence, presence_evidence
+from cordqa.cord.detect import best_path, classical_evidence, contradicts
+from cordqa.cord.looking import follow_cord, look_again, look_closely
 from cordqa.cord.network import CordNetwork, normalise_locally, packaged_network
 from cordqa.cord.resampling import to_grid
 from cordqa.cord.tracing import (
@@ -30,9 +32,11 @@ from cordqa.cord.tracing import (
     BRAINSTEM,
     CAUDA_EQUINA,
     DISAGREES,
+    INSETS_MM,
     INTERPOLATED,
     LOW_CONFIDENCE,
     NO_CORD,
+    SMOOTHED,
     SUPPORTED,
     WEAK_EDGE,
     CordNotFoundError,
@@ -50,9 +54,11 @@ __all__ = [
     "BRAINSTEM",
     "CAUDA_EQUINA",
     "DISAGREES",
+    "INSETS_MM",
     "INTERPOLATED",
     "LOW_CONFIDENCE",
     "NO_CORD",
+    "SMOOTHED",
     "SUPPORTED",
     "WEAK_EDGE",
     "CordNotFoundError",
@@ -64,8 +70,10 @@ __all__ = [
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
-#: Grid of the classical detector, and the distance between centrelines that is worth a flag.
-_CHECK_GRID_MM, _CHECK_APART_MM = 1.0, 4.0
+#: Grid of the classical detector.
+_CHECK_GRID_MM = 1.0
+#: How often the outline is moved to the edge: the pull towards where it came from halves each time.
+_PASSES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +98,11 @@ class Segmentation:
         What to know about the whole.
     method : str
         Name and version of the method, for provenance.
+    inset_mm : float
+        How far inside the edge in the image the mask is drawn.
+    edge_area_mm2 : ndarray, shape (n_slices,)
+        Area of the section inside the edge itself, whatever the inset; NaN where there is no
+        outline; in stored order of slices, in the plane of the slice (not corrected for angle).
     """
 
     mask: Array
@@ -100,6 +113,8 @@ class Segmentation:
     flags: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     method: str = ""
+    inset_mm: float = 0.0
+    edge_area_mm2: Floats = field(default_factory=lambda: np.empty(0))
 
 
 def segment_cord(
@@ -137,8 +152,9 @@ def segment_cord(
     data = _usable(laid_out)
     images = to_grid(data, laid_out.spacing_mm, network.grid_mm)
     images = np.stack([normalise_locally(image, network.grid_mm) for image in images])
-    path = _follow(images, laid_out.spacing_mm[2], network, settings)
-    probability = _look_closely(images, path, network, settings)
+    path = follow_cord(images, laid_out.spacing_mm[2], network, settings)
+    probability = look_closely(images, path, network, settings)
+    smoothed = look_again(probability, data, laid_out.spacing_mm, path, network, settings)
     probability = _smooth_along(probability, laid_out.spacing_mm[2], 0.8)
     found = outline_slices(
         probability, path, grid_mm=network.grid_mm, threshold=network.threshold, settings=settings
@@ -152,14 +168,17 @@ def segment_cord(
         settings=settings,
     )
     notes = find_extent(found, laid_out, settings)
+    for k in np.flatnonzero(found.present & smoothed):
+        found.flags[k].append(SMOOTHED)
     if not np.isfinite(laid_out.data).all():
         notes.append("voxels that are not finite were read as 0")
     if settings.refine:
         _sharpen(found, data, laid_out.spacing_mm)
+    edge_area = outline_areas(found.radii_mm)
     found.radii_mm = np.maximum(found.radii_mm - settings.inset_mm, 0.3)
     if settings.cross_check:
         notes += _cross_check(found, data, laid_out.spacing_mm)
-    return _result(found, laid_out, notes, network.version)
+    return _result(found, laid_out, notes, network.version, edge_area, settings.inset_mm)
 
 
 def _usable(laid_out: Oriented) -> Array:
@@ -197,61 +216,6 @@ def _usable(laid_out: Oriented) -> Array:
     return np.asarray(np.clip(data / np.float32(top), -1.0, 1.0), dtype=np.float32)
 
 
-def _follow(images: Array, slice_mm: float, network: CordNetwork, settings: SegmentationSettings) -> Floats:
-    """Return the likely centre of the cord on every slice, in pixels of the network's grid."""
-    n = images.shape[0]
-    stride = max(int(settings.look_every_mm / slice_mm), 1)
-    looked = np.unique(np.concatenate([np.arange(0, n, stride), [n - 1]]))
-    if stride > 1:
-        # The same slices whichever end is counted from.
-        looked = np.unique(np.concatenate([looked, n - 1 - looked]))
-    evidence = presence_evidence(network.glance(images[looked]), pixel_mm=network.grid_mm)
-    coarse = evidence[:, ::2, ::2] * 4.0
-    spacing = slice_mm * float(np.diff(looked).mean()) if looked.size > 1 else slice_mm
-    path = best_path(coarse, pixel_mm=2.0 * network.grid_mm, slice_mm=spacing, stiffness=0.3) * 2.0
-    every = np.arange(n)
-    return np.stack([np.interp(every, looked, path[:, axis]) for axis in range(2)], axis=1)
-
-
-def _look_closely(images: Array, path: Floats, network: CordNetwork, settings: SegmentationSettings) -> Array:
-    """Return the probability of cord around the path, zero elsewhere; shape of the images."""
-    side = settings.patch
-    _, nx, ny = images.shape
-    corners = np.rint(path).astype(np.int64) - side // 2
-    # A patch does not reach further beyond the image than it must.
-    corners = np.stack([_clamp(corners[:, 0], nx, side), _clamp(corners[:, 1], ny, side)], axis=1)
-    patches = np.zeros((images.shape[0], side, side), dtype=np.float32)
-    places = [_overlap(corner, (nx, ny), side) for corner in corners]
-    for k, (there, here) in enumerate(places):
-        patches[k][here] = images[k][there]
-    answers = network.probabilities(patches)[:, 0]
-    out = np.zeros_like(images)
-    for k, (there, here) in enumerate(places):
-        out[k][there] = answers[k][here]
-    return out
-
-
-def _overlap(
-    corner: NDArray[np.int64], shape: tuple[int, int], side: int
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return where image and patch overlap: slices of the image, slices of the patch."""
-    low = [max(int(c), 0) for c in corner]
-    high = [min(int(c) + side, n) for c, n in zip(corner, shape, strict=True)]
-    there = (slice(low[0], high[0]), slice(low[1], high[1]))
-    here = (
-        slice(low[0] - int(corner[0]), high[0] - int(corner[0])),
-        slice(low[1] - int(corner[1]), high[1] - int(corner[1])),
-    )
-    return there, here
-
-
-def _clamp(corner: NDArray[np.int64], size: int, side: int) -> NDArray[np.int64]:
-    """Keep patches inside the image, or centred on it where it is smaller than a patch."""
-    if size <= side:
-        return np.full_like(corner, (size - side) // 2)
-    return np.clip(corner, 0, size - side)
-
-
 def _smooth_along(values: Array, slice_mm: float, sigma_mm: float) -> Array:
     """Smooth along the cord where slices are thin enough to share their anatomy."""
     from scipy.ndimage import gaussian_filter1d
@@ -268,19 +232,21 @@ def _sharpen(found: Traced, data: Array, spacing_mm: tuple[float, float, float])
     spacing = spacing_mm[:2]
     centres, radii = found.centres_mm[run], found.radii_mm[run]
     blur = max(0.3, 0.4 * max(spacing))
-    edges = edge_profile(images, spacing, centres, radii, blur_mm=blur)
-    moved, strength = refine_radii(edges, radii)
-    for k, slice_strength in zip(run, strength, strict=True):
-        if slice_strength < 0.4:
-            found.flags[k].append(WEAK_EDGE)
-    radii = np.where(strength[:, None] < 0.4, radii, moved)
+    kept = np.zeros(run.size, dtype=bool)
+    for _ in range(_PASSES):
+        edges = edge_profile(images, spacing, centres, radii, blur_mm=blur)
+        moved, strength = refine_radii(edges, radii)
+        kept |= strength < 0.4
+        radii = np.where(kept[:, None], radii, moved)
+    for k in run[kept]:
+        found.flags[k].append(WEAK_EDGE)
     if spacing_mm[2] <= 2.0:
         radii = smooth_radii(radii, along=1.0 / spacing_mm[2])
     found.radii_mm[run] = radii
 
 
 def _cross_check(found: Traced, data: Array, spacing_mm: tuple[float, float, float]) -> list[str]:
-    """Compare the centreline with that of the classical detector; flag slices far apart."""
+    """Ask the classical detector whether there is a clearer cord elsewhere."""
     run = np.flatnonzero(found.present)
     stride = max(int(4.0 / spacing_mm[2]), 1)
     looked = run[::stride]
@@ -289,16 +255,19 @@ def _cross_check(found: Traced, data: Array, spacing_mm: tuple[float, float, flo
     evidence = classical_evidence(images, pixel_mm=_CHECK_GRID_MM)
     path = best_path(evidence, pixel_mm=_CHECK_GRID_MM, slice_mm=spacing_mm[2] * stride)
     middle = (np.array(images.shape[1:]) - 1) / 2
-    apart = np.hypot(*((path - middle) * _CHECK_GRID_MM - found.centres_mm[looked]).T)
-    for k in looked[apart > _CHECK_APART_MM]:
+    centres = found.centres_mm[looked] / _CHECK_GRID_MM + middle
+    odd = contradicts(evidence, path, centres, pixel_mm=_CHECK_GRID_MM)
+    if odd.mean() >= 0.5:
+        # The image as a whole is in doubt: said once, not on every slice.
+        return [f"the classical detector finds a clearer cord elsewhere on {odd.mean():.0%} of the slices"]
+    for k in looked[odd]:
         found.flags[k].append(DISAGREES)
-    share = float((apart > _CHECK_APART_MM).mean())
-    if share < 0.5:
-        return []
-    return [f"the classical detector finds the cord elsewhere on {share:.0%} of the slices it was asked for"]
+    return []
 
 
-def _result(found: Traced, laid_out: Oriented, notes: list[str], version: str) -> Segmentation:
+def _result(
+    found: Traced, laid_out: Oriented, notes: list[str], version: str, edge_area: Floats, inset_mm: float
+) -> Segmentation:
     """Draw the mask and put everything back into the stored order."""
     run = np.flatnonzero(found.present)
     outlines = Outlines(centres_mm=found.centres_mm[run], radii_mm=found.radii_mm[run])
@@ -326,6 +295,8 @@ def _result(found: Traced, laid_out: Oriented, notes: list[str], version: str) -
         flags=tuple(tuple(found.flags[int(k)]) for k in order),
         notes=tuple(notes),
         method=f"built-in network {version} with boundary refinement",
+        inset_mm=inset_mm,
+        edge_area_mm2=np.where(found.present, edge_area, np.nan)[order],
     )
 
 

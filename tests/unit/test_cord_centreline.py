@@ -119,4 +119,4 @@ def test_grids_are_compared_by_place():
 
 
 def test_slice_label_tells_both_numbers():
-    assert slice_label(3, 12) == "slice 3 (array index 12)"
+    assert (slice_label(3), slice_label(3, "C4")) == ("slice 3", "C4, slice 3")

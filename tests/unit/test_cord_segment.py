@@ -146,6 +146,75 @@ def test_inset_moves_the_outline(thick, thick_found):
     assert a - b == pytest.approx(0.3, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("levels", "spacing"),
+    [
+        ((0.36, 1.0, 0.16), (0.8, 0.8, 1.0)),
+        ((0.55, 1.0, 0.4), (0.5, 0.5, 5.0)),
+        ((1.0, 1.25, 0.8), (0.9, 0.9, 5.0)),
+        ((1.0, 0.85, 0.6), (0.9, 0.9, 5.0)),
+        ((1.0, 0.2, 0.1), (1.0, 1.0, 5.0)),
+    ],
+    ids=["T2w", "T2*w", "MT-on", "MT-off", "DWI"],
+)
+def test_area_at_the_edge_is_that_of_the_cord(levels, spacing):
+    shape = (round(40 / spacing[0]), round(40 / spacing[1]), 10)
+    image, truth = tube(levels=levels, shape=shape, spacing=spacing, noise=0.02, seed=4)
+    pixel = spacing[0] * spacing[1]
+    found = segment_cord(image)
+    ratio = found.edge_area_mm2 / (truth.sum(axis=(0, 1)) * pixel)
+    assert np.mean(ratio) == pytest.approx(1.0, abs=0.03)
+    # The mask itself follows the customary convention: smaller by the inset all around.
+    assert found.inset_mm == segment.INSETS_MM["customary"]
+    assert 0.85 < found.mask.sum() / truth.sum() < 0.96
+
+
+def test_edge_area_does_not_depend_on_the_inset(thick, thick_found):
+    other = segment_cord(thick[0])
+    np.testing.assert_allclose(other.edge_area_mm2, thick_found.edge_area_mm2, rtol=1e-9)
+    drawn = thick_found.mask.sum(axis=(0, 1)) * 0.64
+    np.testing.assert_allclose(drawn, thick_found.edge_area_mm2, rtol=0.01)
+    assert thick_found.inset_mm == 0.0
+
+
+def test_edge_area_is_unknown_where_there_is_no_outline():
+    image, _ = tube(
+        shape=(60, 60, 24), cord_slices=range(7, 19), stem_slices=range(19, 24), noise=0.02, bend_mm=1.0
+    )
+    found = segment_cord(Volume(data=image.data[:, :, ::-1], affine=image.affine @ np.diag([1, 1, -1, 1])))
+    segmented = found.mask.any(axis=(0, 1))
+    assert (np.isfinite(found.edge_area_mm2) == segmented).all()
+    assert segmented[6:15].all()
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.1])
+def test_noise_does_not_make_a_cord_of_roots(noise):
+    image, _ = tube(shape=(60, 60, 24), cord_slices=range(12, 24), noise=noise, bend_mm=1.0)
+    found = segment_cord(image)
+    assert (found.confidence[12:] > 0).all()
+    assert not (found.confidence[:11] > 0).any()
+
+
+def test_a_slice_found_after_smoothing_says_so(monkeypatch, thick):
+    monkeypatch.setattr(segment, "look_again", lambda p, *a: np.arange(len(p)) == 5)
+    flags = segment_cord(thick[0]).flags
+    assert [k for k, own in enumerate(flags) if segment.SMOOTHED in own] == [5]
+
+
+def test_a_doubted_image_is_named_once(thick, monkeypatch):
+    monkeypatch.setattr(segment, "contradicts", lambda *a, **k: np.ones(len(a[1]), dtype=bool))
+    found = segment_cord(thick[0])
+    assert sum("classical detector" in note for note in found.notes) == 1
+    assert not any(segment.DISAGREES in flags for flags in found.flags)
+
+
+def test_single_doubted_slices_are_flagged(thick, monkeypatch):
+    monkeypatch.setattr(segment, "contradicts", lambda *a, **k: np.arange(len(a[1])) == 3)
+    found = segment_cord(thick[0])
+    assert [k for k, flags in enumerate(found.flags) if segment.DISAGREES in flags] == [3]
+    assert not any("classical detector" in note for note in found.notes)
+
+
 def test_without_refinement_the_network_stands(thick):
     image, truth = thick
     found = segment_cord(image, settings=SegmentationSettings(refine=False, cross_check=False, inset_mm=0.0))

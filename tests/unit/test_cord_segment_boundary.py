@@ -15,9 +15,9 @@ from cordqa.cord.boundary import (
     outline_mask,
     refine_radii,
 )
-from cordqa.cord.detect import best_path, classical_evidence
+from cordqa.cord.detect import best_path, classical_evidence, contradicts, texture
 from cordqa.cord.network import normalise_locally
-from cordqa.cord.resampling import resampling_matrix, to_grid
+from cordqa.cord.resampling import on_grid, resampling_matrix, to_grid
 
 
 def ellipse_radii(half_x, half_y):
@@ -111,6 +111,48 @@ def test_classical_detector_finds_a_ring_in_a_ring(levels):
     evidence = classical_evidence(normalise_locally(image, 1.0)[None], pixel_mm=1.0)[0]
     place = np.unravel_index(int(evidence.argmax()), evidence.shape)
     assert np.hypot(place[0] - 36.5, place[1] - 25.5) < 1.5
+
+
+@pytest.mark.parametrize("levels", [(0.4, 1.0, 0.2), (1.0, 1.16, 0.8)], ids=["clear", "faint"])
+def test_classical_detector_contradicts_a_wrong_place_only(levels):
+    rng = np.random.default_rng(2)
+    image = disc_image(80, 1.0, (6.0, 4.0), levels)
+    images = np.stack([image + 0.03 * rng.standard_normal(image.shape) for _ in range(5)]).astype(np.float32)
+    evidence = classical_evidence(np.stack([normalise_locally(i, 1.0) for i in images]), pixel_mm=1.0)
+    path = best_path(evidence, pixel_mm=1.0, slice_mm=5.0)
+    here = np.full((5, 2), 39.5)
+    assert not contradicts(evidence, path, here, pixel_mm=1.0).any()
+    assert contradicts(evidence, path, here + np.array((20.0, 5.0)), pixel_mm=1.0).mean() >= 0.8
+    # Two places that score alike contradict neither.
+    both = np.maximum(evidence, np.roll(evidence, 20, axis=1))
+    assert not contradicts(both, path, here + np.array((20.0, 0.0)), pixel_mm=1.0).any()
+    # A centre outside the field of view is judged at its edge.
+    assert contradicts(evidence, path, here + 200.0, pixel_mm=1.0).all()
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.2])
+def test_texture_tells_one_tissue_from_several(noise):
+    rng = np.random.default_rng(6)
+    plane = disc_image(60, 1.0, (8.0, 6.0), (1.0, 2.0, 0.5)) + noise * rng.standard_normal((60, 60))
+    x, y = np.meshgrid(np.arange(60) - 29.5, np.arange(60) - 29.5, indexing="ij")
+    inside = (x / 7.0) ** 2 + (y / 5.0) ** 2 < 1.0
+    assert texture(plane, inside) < 1.4
+    assert texture(plane + 0.02 * x, inside) < 1.5
+    spots = plane + 4.0 * noise * ((np.round(x / 2) + np.round(y / 2)) % 2 == 0) * inside
+    assert texture(spots, inside) > 1.5
+    assert texture(plane, inside & (x > 5.0)) == np.inf
+    assert texture(np.ones((60, 60)), inside) == np.inf
+
+
+def test_regions_are_looked_up_at_the_same_place():
+    inside = np.zeros((47, 50), dtype=bool)
+    inside[20:27, 10:18] = True
+    back = on_grid(inside, (80, 90, 3), (0.4, 0.4, 5.0), 0.7)
+    assert back.shape == (80, 90)
+    centre = np.argwhere(back).mean(axis=0) - (np.array(back.shape) - 1) / 2
+    expected = np.argwhere(inside).mean(axis=0) - (np.array(inside.shape) - 1) / 2
+    np.testing.assert_allclose(centre * 0.4, expected * 0.7, atol=0.25)
+    assert back.sum() * 0.16 == pytest.approx(inside.sum() * 0.49, rel=0.1)
 
 
 def test_normalisation_ignores_units_and_offset():

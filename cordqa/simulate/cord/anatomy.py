@@ -137,6 +137,7 @@ def draw_scene(
     lookalikes: bool = True,
     room_mm: float = 2.2,
     bare: float = 0.0,
+    wide: float = 0.0,
 ) -> Scene:
     """Draw the geometry of one section.
 
@@ -157,6 +158,8 @@ def draw_scene(
     bare : float
         Share of sections whose canal is not surrounded by a spine, as at the foramen magnum or
         where nothing but the cord gives signal.
+    wide : float
+        Share of sections with a wide dural sac, as at the atlas.
     """
     canvas = _Canvas(rng, size, pixel_mm)
     _paint_soft_tissue(canvas)
@@ -167,7 +170,7 @@ def draw_scene(
     if kind is Kind.BRAINSTEM:
         return _paint_brainstem(canvas)
     cord_radii = _cord_radii(rng, small=kind is Kind.CAUDA_EQUINA)
-    sac_radii = _sac_radii(rng, cord_radii, room_mm)
+    sac_radii = _sac_radii(rng, cord_radii, room_mm, wide)
     if bare > 0.0 and rng.random() < bare:
         _paint_clutter(canvas, int(rng.integers(0, 8)), lookalikes=False)
     else:
@@ -209,7 +212,7 @@ def _angle_between(turn: NDArray[np.float64], other: float) -> NDArray[np.float6
 
 
 def _sac_radii(
-    rng: np.random.Generator, cord_radii: NDArray[np.float64], room_mm: float
+    rng: np.random.Generator, cord_radii: NDArray[np.float64], room_mm: float, wide: float
 ) -> NDArray[np.float64]:
     """Draw the dural sac: independent room ventrally, dorsally and on both sides, down to none."""
     n = cord_radii.size
@@ -217,6 +220,9 @@ def _sac_radii(
     front += max(rng.normal(room_mm, 1.8), -0.5)
     back += max(rng.normal(room_mm, 1.8), -0.5)
     side = rng.gamma(3.0, 1.1)
+    if wide > 0.0 and rng.random() < wide:
+        front, back = front + rng.uniform(0.0, 6.0), back + rng.uniform(0.0, 6.0)
+        side = rng.uniform(4.0, 10.0)
     right, left = right + side * rng.uniform(0.7, 1.3), left + side * rng.uniform(0.7, 1.3)
     centre = (0.5 * (right - left), 0.5 * (front - back))
     radii = offset_ellipse_radii(0.5 * (right + left), 0.5 * (front + back), centre=centre)

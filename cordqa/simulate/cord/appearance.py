@@ -48,13 +48,27 @@ FAMILIES: Mapping[str, _RANGES] = {
         _T.CORTICAL: (0.0, 0.1), _T.DISC: (0.0, 0.35), _T.EPIDURAL: (0.0, 0.4), _T.DURA: (0.0, 0.3),
         _T.CSF: (0.05, 0.45), _T.ROOT: (0.3, 0.8), _T.WHITE: (0.7, 1.0), _T.VESSEL: (0.0, 0.4),
     },
+    "b0": {
+        _T.MUSCLE: (0.0, 0.45), _T.FAT: (0.0, 0.4), _T.AIR: (0.0, 0.05), _T.MARROW: (0.0, 0.3),
+        _T.CORTICAL: (0.0, 0.1), _T.DISC: (0.0, 0.4), _T.EPIDURAL: (0.05, 0.7), _T.DURA: (0.0, 0.4),
+        _T.CSF: (0.45, 1.0), _T.ROOT: (0.35, 0.8), _T.WHITE: (0.3, 0.6), _T.VESSEL: (0.0, 0.9),
+    },
     "any": dict.fromkeys(Tissue, (0.0, 1.0)),
 }  # fmt: skip
-#: How often each family is drawn.
-SHARES = {"T2w": 0.20, "T2*w": 0.25, "T1w": 0.12, "low contrast": 0.18, "DWI": 0.10, "any": 0.15}
+#: How often each family is drawn, where a mix of sections does not say otherwise.
+SHARES: Mapping[str, float] = {
+    "T2w": 0.20,
+    "T2*w": 0.25,
+    "T1w": 0.12,
+    "low contrast": 0.18,
+    "DWI": 0.10,
+    "any": 0.15,
+}
 
 
-def draw_contrast(rng: np.random.Generator, family: str = "") -> NDArray[np.float64]:
+def draw_contrast(
+    rng: np.random.Generator, family: str = "", *, shares: Mapping[str, float] = SHARES
+) -> NDArray[np.float64]:
     """Draw one intensity per tissue, shape (n_tissues,).
 
     Parameters
@@ -62,8 +76,10 @@ def draw_contrast(rng: np.random.Generator, family: str = "") -> NDArray[np.floa
     rng : numpy Generator
     family : str
         Key of ``FAMILIES``; drawn by its share if empty.
+    shares : mapping
+        Share of each family; they add up to one.
     """
-    name = family or str(rng.choice(list(SHARES), p=list(SHARES.values())))
+    name = family or str(rng.choice(list(shares), p=list(shares.values())))
     values = np.array([rng.uniform(*FAMILIES[name].get(tissue, (0.0, 1.0))) for tissue in Tissue])
     white, csf = values[_T.WHITE], values[_T.CSF]
     if name == "any" and abs(white - csf) < 0.1:
@@ -103,7 +119,7 @@ def paint(scene: Scene, contrast: NDArray[np.float64], rng: np.random.Generator)
     return np.asarray(image)
 
 
-def acquire(image: Array, pixel_mm: float, rng: np.random.Generator) -> Array:
+def acquire(image: Array, pixel_mm: float, rng: np.random.Generator, *, poor: float = 0.0) -> Array:
     """Pass a section through a scanner: blur, bias field, coarser pixels, noise, interpolation.
 
     Parameters
@@ -113,6 +129,8 @@ def acquire(image: Array, pixel_mm: float, rng: np.random.Generator) -> Array:
     pixel_mm : float
         Its pixel size.
     rng : numpy Generator
+    poor : float
+        Share of images with much noise, steep shading or ghosts besides.
 
     Returns
     -------
@@ -122,6 +140,8 @@ def acquire(image: Array, pixel_mm: float, rng: np.random.Generator) -> Array:
     from scipy.ndimage import gaussian_filter, map_coordinates
 
     size = image.shape[0]
+    if poor > 0.0 and rng.random() < poor:
+        image = _spoil(image, rng)
     native = float(rng.uniform(1.2, 2.2)) if rng.random() < 0.05 else float(rng.uniform(0.4, 1.15))
     blur = np.hypot(0.42 * native, rng.uniform(0.0, 0.6)) / pixel_mm
     image = gaussian_filter(image, blur * rng.uniform(0.8, 1.2, 2), truncate=3.0)
@@ -137,6 +157,23 @@ def acquire(image: Array, pixel_mm: float, rng: np.random.Generator) -> Array:
         top = max(float(fine.max()), 1e-6)
         fine = np.clip(fine / top, 0.0, None) ** np.float32(np.exp(rng.normal(0.0, 0.2)))
     return np.asarray(fine, dtype=np.float32)
+
+
+def _spoil(image: Array, rng: np.random.Generator) -> Array:
+    """Add what low slices suffer from near the shoulders, and thin echo-planar slices everywhere."""
+    size = image.shape[0]
+    kind = rng.random()
+    if kind < 0.35:
+        return np.asarray(
+            image * np.exp(np.float32(rng.uniform(0.3, 0.9)) * smooth_field(rng, size, knots=3))
+        )
+    if kind < 0.6:  # breathing: a faint copy moved along the phase-encoding direction
+        axis, step = int(rng.random() < 0.7), int(rng.integers(size // 8, size // 2))
+        ghost = np.roll(image, step, axis=axis) - np.roll(image, -step, axis=axis)
+        return np.asarray(np.abs(image + np.float32(rng.uniform(0.02, 0.12)) * ghost))
+    sd = np.float32(rng.uniform(0.03, 0.13) * float(image.max()))
+    real = image + sd * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.asarray(np.hypot(real, sd * rng.standard_normal(image.shape, dtype=np.float32)))
 
 
 def _add_noise(image: Array, rng: np.random.Generator) -> Array:

@@ -6,16 +6,16 @@ does not depend on the contrast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from cordqa.simulate.cord.anatomy import Kind, Scene, draw_scene
-from cordqa.simulate.cord.appearance import acquire, draw_contrast, paint
+from cordqa.simulate.cord.appearance import SHARES, acquire, draw_contrast, paint
 from cordqa.simulate.cord.shapes import Array
 
-__all__ = ["BROAD", "FINE", "GRID_MM", "Mix", "Section", "draw_sections", "sections"]
+__all__ = ["BROAD", "FAINT", "FINE", "GRID_MM", "Mix", "Section", "draw_sections", "sections"]
 
 #: Pixel size of the network's grid.
 GRID_MM = 0.7
@@ -39,6 +39,12 @@ class Mix:
         Usual room for CSF in front of the cord and behind it.
     bare : float
         Share of canals without a spine around them.
+    wide : float
+        Share of wide dural sacs.
+    poor : float
+        Share of images with much noise, steep shading or ghosts.
+    families : mapping
+        Share of each family of contrasts.
     """
 
     shares: tuple[float, float, float, float] = (0.78, 0.05, 0.05, 0.12)
@@ -46,11 +52,33 @@ class Mix:
     clear_roots: bool = False
     room_mm: float = 2.2
     bare: float = 0.0
+    wide: float = 0.0
+    poor: float = 0.0
+    families: Mapping[str, float] = field(default_factory=lambda: SHARES)
 
 
 #: Every kind of doubt, to begin with; then faint and isolated cords get the benefit of it.
 BROAD = Mix()
 FINE = Mix(shares=(0.84, 0.04, 0.04, 0.08), lookalikes=False, clear_roots=True, room_mm=1.7, bare=0.15)
+#: Last, images in which the cord is hard to see: cord and CSF alike, echo-planar images, wide sacs, noise.
+FAINT = Mix(
+    shares=(0.86, 0.04, 0.04, 0.06),
+    lookalikes=False,
+    clear_roots=True,
+    room_mm=1.7,
+    bare=0.12,
+    wide=0.12,
+    poor=0.3,
+    families={
+        "T2w": 0.14,
+        "T2*w": 0.20,
+        "T1w": 0.08,
+        "low contrast": 0.26,
+        "DWI": 0.08,
+        "b0": 0.14,
+        "any": 0.10,
+    },
+)
 _CLEAR_FAMILIES = ("T2w", "T2*w", "any")
 
 
@@ -114,10 +142,11 @@ def draw_sections(
         lookalikes=mix.lookalikes,
         room_mm=mix.room_mm,
         bare=mix.bare,
+        wide=mix.wide,
     )
     if mix.clear_roots and kind is Kind.CAUDA_EQUINA and not family:
-        return [_show(scene, rng, str(rng.choice(_CLEAR_FAMILIES))) for _ in range(contrasts)]
-    return [_show(scene, rng, family) for _ in range(contrasts)]
+        return [_show(scene, rng, str(rng.choice(_CLEAR_FAMILIES)), mix) for _ in range(contrasts)]
+    return [_show(scene, rng, family, mix) for _ in range(contrasts)]
 
 
 def sections(seed: int, *, size: int = 72, contrasts: int = 4, mix: Mix = BROAD) -> Iterator[Section]:
@@ -127,9 +156,10 @@ def sections(seed: int, *, size: int = 72, contrasts: int = 4, mix: Mix = BROAD)
         yield from draw_sections(rng, size=size, contrasts=contrasts, mix=mix)
 
 
-def _show(scene: Scene, rng: np.random.Generator, family: str) -> Section:
+def _show(scene: Scene, rng: np.random.Generator, family: str, mix: Mix) -> Section:
     """Make one image of a geometry and cut it to a field of view."""
-    image = acquire(paint(scene, draw_contrast(rng, family), rng), scene.pixel_mm, rng)
+    contrast = draw_contrast(rng, family, shares=mix.families)
+    image = acquire(paint(scene, contrast, rng), scene.pixel_mm, rng, poor=mix.poor)
     size = image.shape[0]
     window = _field_of_view(rng, size)
     shown = np.zeros_like(image)
