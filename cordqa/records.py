@@ -108,6 +108,11 @@ class Acquisition:
 
     ``origins`` maps a field name to where its value comes from: ``DICOM``, ``sidecar``,
     ``user`` or ``default``.  NaN means that no source gave it.
+
+    ``diffusion_encoding`` is ``none`` (no weighting), ``direction``, ``trace`` (an average over
+    directions), or empty where the header does not tell; ``diffusion_direction`` is a unit vector in
+    patient coordinates (LPS), empty where there is none, unless its origin says otherwise.
+    ``map_quantity`` names the quantity of a map that the scanner computed; empty for an image.
     """
 
     repetition_time_s: Number = math.nan
@@ -118,6 +123,9 @@ class Acquisition:
     field_strength_T: Number = math.nan
     slice_thickness_mm: Number = math.nan
     b_value_s_per_mm2: Number = math.nan
+    diffusion_direction: tuple[float, ...] = ()
+    diffusion_encoding: str = ""
+    map_quantity: str = ""
     echo_train_length: int = 0
     # "spin echo", "inversion recovery", "gradient echo" or "" where the header does not say
     sequence: str = ""
@@ -208,7 +216,9 @@ class Measurement:
 
     ``standard_uncertainty`` is one standard deviation; ``low`` and ``high`` bound the interval
     of confidence ``interval_level``.  ``value`` is NaN where it cannot be known, and then
-    ``flags`` says why.
+    ``flags`` says why.  ``level`` names what the value is taken over: "C3", "C2-C5", "all slices",
+    or a single slice, "C3, slice 12"; only then ``slice_number`` (from inferior, the first is 0)
+    and ``array_index`` (in the file as stored) are numbers.
     """
 
     quantity: str
@@ -231,6 +241,8 @@ class Measurement:
     engine: str = ""
     entities: Entities = field(default_factory=Entities)
     flags: tuple[str, ...] = ()
+    slice_number: int | None = None
+    array_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

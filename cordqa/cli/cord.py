@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["cord"]
 
 Many = list[str]
+N_PROCS = "Processes, or jobs of --cluster; as many as fit by default."
 
 
 class Stage(StrEnum):
@@ -31,6 +32,30 @@ class EngineOption(StrEnum):
     SCT = "sct"
 
 
+class ExtractFrom(StrEnum):
+    """From what a quantity of a region is taken."""
+
+    AUTO = "auto"
+    SIGNALS = "signals"
+    MAP = "map"
+
+
+class Denoise(StrEnum):
+    """Denoising of diffusion series."""
+
+    NONE = "none"
+    MPPCA = "mppca"
+    PATCH2SELF = "patch2self"
+
+
+class Tensor(StrEnum):
+    """Estimators of the diffusion tensor."""
+
+    WLS = "wls"
+    IWLS = "iwls"
+    ROBUST = "robust"
+
+
 class Cluster(StrEnum):
     """Batch systems."""
 
@@ -41,17 +66,27 @@ class Cluster(StrEnum):
 
 
 def cord(
+    context: typer.Context,
     bids: Annotated[Path, typer.Argument(metavar="BIDS_DIR", help="Folder that holds sub-*.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for tables, reports and images.")],
     stage: Annotated[Stage, typer.Argument(metavar="participant|group", help="Each person, or the study.")],
     participant_label: Annotated[
         Many | None,
-        typer.Option("--participant-label", help="Participants, with or without sub-; repeat it."),
+        typer.Option(
+            "--participant-label",
+            "--participant_label",
+            help="Participants, with or without sub-; several after it, or repeat it.",
+        ),
     ] = None,
     session_label: Annotated[
-        Many | None, typer.Option("--session-label", help="Sessions, with or without ses-; repeat it.")
+        Many | None,
+        typer.Option("--session-label", "--session_label", help="Sessions, with or without ses-; repeat it."),
     ] = None,
-    engine: Annotated[EngineOption, typer.Option(help="Who finds the cord.")] = EngineOption.BUILTIN,
+    engine: Annotated[EngineOption, typer.Option(help="Who does the work.")] = EngineOption.BUILTIN,
+    sct_dir: Annotated[
+        Path | None,
+        typer.Option("--sct-dir", help="Folder of the Spinal Cord Toolbox [SCT_DIR, or found on PATH]."),
+    ] = None,
     levels: Annotated[
         Many | None,
         typer.Option(help="Levels to report: C3, or C2-C5 for the mean; repeat it or use commas."),
@@ -59,6 +94,10 @@ def cord(
     method: Annotated[
         str, typer.Option(help="Extraction: MAP, 'maximum likelihood', 'weighted mean', binary, median.")
     ] = "MAP",
+    extract_from: Annotated[
+        ExtractFrom,
+        typer.Option(help="MTR, MTsat, T1 of a region: from its signals, or its map (as SCT does)."),
+    ] = ExtractFrom.AUTO,
     template: Annotated[
         Path | None, typer.Option(help="Your own PAM50 folder; the built-in schematic atlas otherwise.")
     ] = None,
@@ -66,18 +105,55 @@ def cord(
         list[Path] | None, typer.Option(help="Further folder with your masks and labels; repeat it.")
     ] = None,
     exclude_from: Annotated[
-        Path | None, typer.Option(help="YAML with review marks; images marked fail or artefact are left out.")
+        Path | None,
+        typer.Option(help="Review marks (YAML, or a folder of it); fail and artefact leave out."),
     ] = None,
     reference_table: Annotated[
         Path | None, typer.Option(help="Table of controls (level, age, sex, CSA ...) for z-scores.")
     ] = None,
+    denoise: Annotated[Denoise, typer.Option(help="Denoising of diffusion series.")] = Denoise.NONE,
+    gibbs: Annotated[
+        bool,
+        typer.Option("--gibbs", help="Remove Gibbs ringing of diffusion series (unfiltered images only)."),
+    ] = False,
+    skip_motion: Annotated[
+        bool, typer.Option("--skip-motion", help="Leave diffusion series as they moved.")
+    ] = False,
+    tensor: Annotated[
+        Tensor, typer.Option(help="Diffusion tensor: weighted, iterated, or outlier-rejecting least squares.")
+    ] = Tensor.WLS,
+    noddi: Annotated[
+        bool, typer.Option("--noddi", help="Fit NODDI as well (needs AMICO; two shells).")
+    ] = False,
     n_procs: Annotated[
-        int | None, typer.Option("--n-procs", min=1, help="Processes; as many as fit by default.")
+        int | None,
+        typer.Option("--n-procs", "--n_procs", "--nprocs", "--n-cpus", "--n_cpus", min=1, help=N_PROCS),
     ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")] = None,
     cluster: Annotated[Cluster | None, typer.Option(help="Batch system to run on, through Dask.")] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", "--mem", help="Memory of one participant [2 GiB; jobs 4 GB].")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(help="Limit of one participant: 3600, 90m, 2h. It fails, others go on.")
+    ] = None,
+    stop_on_first_crash: Annotated[
+        bool, typer.Option("--stop-on-first-crash", help="Start nobody else after one that failed.")
+    ] = False,
+    walltime: Annotated[
+        str | None, typer.Option(help="Time limit of a job of --cluster, as it writes it.")
+    ] = None,
+    queue: Annotated[str | None, typer.Option(help="Queue or partition of --cluster.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account or project of --cluster.")] = None,
+    job_directive: Annotated[
+        Many | None, typer.Option(help="Further line for the jobs of --cluster; repeat it.")
+    ] = None,
+    job_prologue: Annotated[
+        Many | None, typer.Option(help="Shell command before a job of --cluster starts; repeat it.")
+    ] = None,
     work: Annotated[
-        Path | None, typer.Option("-w", "--work-dir", help="Folder for what may be deleted [OUT/work].")
+        Path | None,
+        typer.Option("-w", "--work-dir", "--work_dir", help="Folder for what may be deleted [OUT/work]."),
     ] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Repeat also what is done and current.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
@@ -91,14 +167,21 @@ def cord(
 
     settings = CordSettings(
         engine=engine.value,
-        participants=_labels(participant_label, "sub-"),
+        participants=_labels(_with_extra(context, participant_label), "sub-"),
         sessions=_labels(session_label, "ses-"),
         levels=parse_levels(levels or ()),
         method=method,
+        extract_from=extract_from.value,
+        sct_folder=sct_dir,
         template=template,
         derivatives=tuple(derivatives or ()),
         exclude_from=exclude_from,
         reference_table=reference_table,
+        denoise=denoise.value,
+        gibbs=gibbs,
+        skip_motion=skip_motion,
+        tensor=tensor.value,
+        noddi=noddi,
         redo=redo,
     )
     if dry_run:
@@ -107,11 +190,33 @@ def cord(
         _group(bids, out, settings, as_json=as_json)
     else:
         from cordqa.workflow.cord_pool import Execution
+        from cordqa.workflow.execute.amounts import parse_duration
 
         execution = Execution(
-            n_procs=n_procs, scheduler=scheduler or "", cluster=cluster.value if cluster else ""
+            n_procs=n_procs,
+            scheduler=scheduler or "",
+            cluster=cluster.value if cluster else "",
+            timeout_s=parse_duration(timeout, option="timeout") if timeout else None,
+            stop_on_first_crash=stop_on_first_crash,
+            memory=memory or "",
+            walltime=walltime or "",
+            queue=queue or "",
+            account=account or "",
+            directives=tuple(job_directive or ()),
+            prologue=tuple(job_prologue or ()),
         )
         _participants(bids, out, settings, execution=execution, work=work, as_json=as_json)
+
+
+def _with_extra(context: typer.Context, labels: Many | None) -> Many | None:
+    """Take words left over for participants where some are named: ``--participant-label 01 02``."""
+    if not context.args:
+        return labels
+    if not labels:
+        raise typer.BadParameter(
+            f"what is {context.args[0]!r}? BIDS_DIR, OUT and the stage are given already"
+        )
+    return [*labels, *context.args]
 
 
 def _labels(words: Many | None, prefix: str) -> tuple[str, ...]:
@@ -147,7 +252,7 @@ def _participants(
     _print(result, as_json=as_json)
     done, skipped, failed = (result.count(state) for state in (State.DONE, State.SKIPPED, State.FAILED))
     progress(f"done {done}, skipped {skipped}, failed {failed}")
-    progress(f"reports: {out / 'sub-*' / 'report.html'}; gather them with: cordqa cord BIDS_DIR OUT group")
+    progress(f"reports: {out / 'index.html'}; gather the study with: cordqa cord BIDS_DIR OUT group")
     raise typer.Exit(1 if failed else 0)
 
 

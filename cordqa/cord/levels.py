@@ -24,6 +24,7 @@ from cordqa.records import Notice, Severity, Volume
 __all__ = [
     "LEVEL_NAMES",
     "SPACING_MM",
+    "Kind",
     "LevelLabel",
     "LevelMap",
     "distance_groups",

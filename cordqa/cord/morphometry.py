@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from cordqa.cord.axes import Oriented, Pieces, orient_mask
 from cordqa.cord.centreline import Centreline, fit_oriented
-from cordqa.cord.slice_rows import SliceTable, resample_slices, slice_measurements, summarise_slices
+from cordqa.cord.slice_rows import (
+    PERPENDICULAR,
+    SliceTable,
+    resample_slices,
+    slice_measurements,
+    summarise_slices,
+)
 from cordqa.errors import InputError
 from cordqa.records import Volume
 
@@ -46,7 +52,6 @@ SHAPE_QUANTITIES = (
 )
 #: Distance between the points at which a cross-section is outlined.
 _FINE_MM = 0.1
-PERPENDICULAR = "perpendicular to the centreline"
 WITHIN = "within the slice, no angle correction"
 NO_MASK = "no mask in this slice"
 NO_ANGLE = "a single slice gives no angle, so no perpendicular area"
@@ -108,9 +113,7 @@ def measure_morphometry(
     values["angle_AP"] = np.zeros(slices.size) if flat else line.angle_ap_deg[at]
     values["angle_RL"] = np.zeros(slices.size) if flat else line.angle_rl_deg[at]
     values["length"] = oriented.spacing_mm[2] / cosine
-    method = (
-        "perpendicular to the centreline" if angle_correction else "within the slice, no angle correction"
-    )
+    method = PERPENDICULAR if angle_correction else WITHIN
     values = {name: values[name] for name in SHAPE_QUANTITIES}
     return _table(oriented, line, slices, values, method, "cord")
 
@@ -137,9 +140,7 @@ def measure_tissue_area(
     cosine = centreline.cosine[slices - centreline.slices[0]] if angle_correction else np.ones(slices.size)
     area = oriented.data.sum(axis=(0, 1))[slices] * oriented.spacing_mm[0] * oriented.spacing_mm[1]
     values = {quantity: np.where(area > 0, area * cosine, np.nan)}
-    method = (
-        "perpendicular to the centreline" if angle_correction else "within the slice, no angle correction"
-    )
+    method = PERPENDICULAR if angle_correction else WITHIN
     return _table(oriented, centreline, slices, values, method, region)
 
 
@@ -224,17 +225,18 @@ def _fine(plane: Array, spacing_mm: tuple[float, float, float]) -> Outline | Non
     if filled.size == 0:
         return None
     low, high = filled.min(axis=0), filled.max(axis=0)
-    right, x = _hats(low[0], high[0], plane.shape[0], spacing_mm[0])
-    anterior, y = _hats(low[1], high[1], plane.shape[1], spacing_mm[1])
-    inside = right @ plane @ anterior.T > 0.5
+    right, x = _hats(low[0], high[0], spacing_mm[0])
+    anterior, y = _hats(low[1], high[1], spacing_mm[1])
+    # Nothing beyond the mask weighs in, and the image around it may be large.
+    inside = right @ plane[low[0] : high[0] + 1, low[1] : high[1] + 1] @ anterior.T > 0.5
     return (inside, x, y) if inside.any() else None
 
 
-def _hats(low: int, high: int, count: int, spacing_mm: float) -> tuple[Array, Array]:
-    """Weights of linear interpolation from voxel centres to a fine line, and its positions in mm."""
+def _hats(low: int, high: int, spacing_mm: float) -> tuple[Array, Array]:
+    """Weights of linear interpolation from the voxels of a mask to a fine line, and its positions in mm."""
     per_voxel = max(1, round(spacing_mm / _FINE_MM))
     position = low - 1 + (np.arange((high - low + 2) * per_voxel) + 0.5) / per_voxel
-    weights = 1.0 - np.abs(position[:, None] - np.arange(count)[None, :])
+    weights = 1.0 - np.abs(position[:, None] - np.arange(low, high + 1)[None, :])
     return np.clip(weights, 0.0, None), position * spacing_mm
 
 

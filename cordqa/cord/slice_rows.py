@@ -15,9 +15,11 @@ from cordqa.errors import InputError
 from cordqa.quantities import get_quantity
 from cordqa.records import Entities, Measurement
 
-__all__ = ["SliceTable", "resample_slices", "slice_measurements", "summarise_slices"]
+__all__ = ["PERPENDICULAR", "SliceTable", "resample_slices", "slice_measurements", "summarise_slices"]
 
 Array = NDArray[np.float64]
+#: Method of measurements across the cord itself, not within the slice as it was cut.
+PERPENDICULAR = "perpendicular to the centreline"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +76,16 @@ def slice_measurements(
     rows = []
     for name, values in table.values.items():
         for i, value in enumerate(values):
-            place = slice_label(int(table.slices[i]), int(table.array_index[i]))
+            number = int(table.slices[i])
             rows.append(
                 Measurement(
                     quantity=name,
                     value=float(value),
                     unit=get_quantity(name).unit,
                     region=table.region,
-                    level=f"{levels[i]}, {place}" if levels and levels[i] else place,
+                    level=slice_label(number, levels[i] if levels else ""),
+                    slice_number=number,
+                    array_index=int(table.array_index[i]),
                     n_voxels=int(table.n_voxels[i]),
                     coverage=float(math.isfinite(value)),
                     method=table.method,

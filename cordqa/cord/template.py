@@ -96,7 +96,7 @@ def sections_from_template(
     cord : Volume
         Cord mask of the template.
     weights : sequence of Volume
-        One per label, fractions from 0 to 1.
+        One per label, fractions from 0 to 1; each is asked for once, so that they may be read one by one.
     discs : Volume
         Labels of the discs, N above vertebra N; numbers above 24 (landmarks) are ignored.
     labels : AtlasLabels
@@ -115,8 +115,7 @@ def sections_from_template(
         )
     if per_level < 1:
         raise InputError("at least one section per level is needed", found=str(per_level))
-    for volume in (*weights, discs):
-        check_same_grid(cord, volume, what="the volumes of the template")
+    check_same_grid(cord, discs, what="the volumes of the template")
     mask = orient_mask(cord, pieces="largest", what="cord mask of the template")
     coordinate = _template_coordinate(orient(discs, what="disc labels of the template"))
     filled = (mask.data > 0).any(axis=(0, 1)) & np.isfinite(coordinate)
@@ -129,6 +128,7 @@ def sections_from_template(
     box = _box(steps)
     steps = [[(right[:, box[0]], forward[:, box[1]]) for right, forward in group] for group in steps]
     for n, volume in enumerate(weights):
+        check_same_grid(cord, volume, what="the volumes of the template")
         # Slices first: they are taken one by one, and a volume stored slice by slice is read once.
         data = orient(volume, what="atlas label of the template").data[box]
         filled_in = np.flatnonzero(data.any(axis=(0, 1)))

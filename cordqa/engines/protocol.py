@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from cordqa.cord.axes import slice_label
 from cordqa.engines.errors import EngineError, MixedEnginesError
 from cordqa.records import Entities, Measurement, Notice
 
@@ -165,6 +166,8 @@ class EngineRow:
         Fraction of the asked slices that hold the region; NaN where not known.
     method : str
         Model and estimator.
+    grouping : Grouping
+        What it was averaged over.
     engine_build : str
         What the program itself says about its version, for the record.
     """
@@ -183,6 +186,7 @@ class EngineRow:
     version: str = ""
     engine_build: str = ""
     reason: str = ""
+    grouping: Grouping = Grouping.ALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,9 +370,12 @@ def merge_results(results: Iterable[EngineResult]) -> EngineResult:
 
 
 def row_measurement(row: EngineRow, *, entities: Entities) -> Measurement:
-    """Turn a row into a measurement; slices go into the level where no level is known."""
+    """Turn a row into a measurement; slices go into the level where they are what was asked for."""
+    single = row.slices[0] if row.grouping is Grouping.SLICE and len(row.slices) == 1 else None
     level = row.level
-    if not level and row.slices:
+    if single is not None:
+        level = slice_label(single, level)
+    elif not level and row.slices:
         first, last = min(row.slices), max(row.slices)
         level = f"slice {first}" if first == last else f"slices {first}:{last}"
     n_voxels = round(row.n_voxels) if math.isfinite(row.n_voxels) else 0
@@ -384,4 +391,5 @@ def row_measurement(row: EngineRow, *, entities: Entities) -> Measurement:
         engine=f"{row.engine} {row.version}".strip(),
         entities=entities,
         flags=(row.reason,) if row.reason else (),
+        slice_number=single,
     )

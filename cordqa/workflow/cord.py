@@ -17,10 +17,12 @@ from cordqa.records import Outcome, Result, State, Status
 from cordqa.workflow.cord_atlas import prepare_atlas
 from cordqa.workflow.cord_group import run_cord_group
 from cordqa.workflow.cord_normative import read_normative
+from cordqa.workflow.cord_pages import PageMaker, page_path, write_index
 from cordqa.workflow.cord_participant import CordJob, Render, unit_name
 from cordqa.workflow.cord_pool import Execution, run_jobs
+from cordqa.workflow.cord_review import exclusions, image_name, read_review, review_notices
 from cordqa.workflow.cord_select import select_images
-from cordqa.workflow.cord_settings import CordSettings, read_exclusions
+from cordqa.workflow.cord_settings import CordSettings
 from cordqa.workflow.execute.resume import CURRENT
 
 __all__ = ["CordSettings", "Execution", "plan_cord", "run_cord_group", "run_cord_participants"]
@@ -52,6 +54,7 @@ def plan_cord(bids: Path, settings: CordSettings) -> Result:
         chosen = select_images(index, subject, session)
         words = [file.name for file in chosen.anatomical]
         words += [f"{p.name} ({', '.join(sorted(p.by_role))})" for p in chosen.transfer]
+        words += [file.name for file in chosen.diffusion]
         left = f"; passed over: {', '.join(file.name for file, _ in chosen.left)}" if chosen.left else ""
         reason = f"would analyse {', '.join(words) or 'nothing'}{left}"
         outcomes.append(
@@ -109,20 +112,23 @@ def run_cord_participants(
     """
     settings = settings or CordSettings()
     tell = progress or (lambda _message: None)
-    marks = read_exclusions(settings.exclude_from)
+    review = read_review(settings.exclude_from)
     # Workers may start elsewhere, also on other machines.
     bids, out = bids.absolute(), out.absolute()
     work = (work or out / "work").absolute()
     tell(f"indexing {bids}")
     index = index_dataset(bids, derivatives=[folder.absolute() for folder in settings.derivatives])
     units = _units(index, settings)
+    marks = exclusions(review)
+    known = {image_name(file.name) for file in index.files if not file.derivative}
     prepare_folder(out)
     normative = read_normative(settings.reference_table) if settings.reference_table else None
     if settings.template is not None:
         tell("reading the template")
-    toolbox = find_toolbox() if settings.engine == "sct" else None
+    toolbox = find_toolbox(settings.sct_folder) if settings.engine == "sct" else None
     atlas = prepare_atlas(settings.template, work)
     write_dataset_description(out, name="cordqa: cord biomarkers", version=__version__, raw=bids)
+    pages = _page_makers(index, render) if render is not None else {}
     parts = _by_subject(index, sorted({subject for subject, _ in units.pairs}))
     jobs = [
         CordJob(
@@ -136,19 +142,31 @@ def run_cord_participants(
             toolbox=toolbox,
             marks=marks,
             normative=normative,
-            render=render,
+            render=pages.get((subject, session)),
         )
         for subject, session in units.pairs
     ]
     outcomes = [*units.missing, *run_jobs(jobs, execution or Execution(), out=out, work=work, tell=tell)]
+    if render is not None:
+        write_index(out, render)
     result = Result(
         kind="cord",
         title="Cord (experimental): participants",
         status=_status(outcomes),
-        notices=index.notices,
+        notices=(*index.notices, *review_notices(review, known)),
         outcomes=tuple(outcomes),
     )
     return replace(result, summary=_summary(result, jobs))
+
+
+def _page_makers(index: BidsIndex, render: Render) -> dict[tuple[str, str], PageMaker]:
+    """Give every participant its neighbours in the dataset, also those that another job analyses."""
+    pairs = [(subject, session) for subject in index.subjects for session in index.sessions(subject)]
+    paths = ["", *(page_path(unit_name(*pair)) for pair in pairs), ""]
+    return {
+        pair: PageMaker(render=render, current=paths[n], previous=paths[n - 1], following=paths[n + 1])
+        for n, pair in enumerate(pairs, start=1)
+    }
 
 
 def _units(index: BidsIndex, settings: CordSettings) -> _Units:

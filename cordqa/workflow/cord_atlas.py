@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -21,9 +23,12 @@ from cordqa.errors import InputError
 from cordqa.io.atomic import appear_complete
 from cordqa.io.files import check_folder, iter_lines, read_small
 from cordqa.io.volumes import read_volume
+from cordqa.records import Volume
 
 __all__ = ["AtlasChoice", "load_sections", "prepare_atlas", "regions_of"]
 
+#: Raised when sections are cut or packed in another way, so that an older cache is not taken.
+SECTIONS_VERSION = 1
 _MAX_LABEL_BYTES = 2 * 1024 * 1024
 #: Regions for which every atlas is good enough.
 GROUPS = ("cord", "WM", "GM", "DC", "LF", "VF")
@@ -75,7 +80,7 @@ def prepare_atlas(template: Path | None, work: Path) -> AtlasChoice:
     if not packed.is_file():
         sections = sections_from_template(
             read_volume(folder / _NEEDED[0]),
-            [read_volume(path) for path in weights],
+            _OneByOne(weights),
             read_volume(folder / _NEEDED[1]),
             _labels(choice),
         )
@@ -84,10 +89,35 @@ def prepare_atlas(template: Path | None, work: Path) -> AtlasChoice:
     return choice
 
 
+class _OneByOne(Sequence[Volume]):
+    """Volumes that are read when they are asked for: all labels of a template at once need gigabytes."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Volume: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Volume]: ...
+    def __getitem__(self, index: int | slice) -> Volume | Sequence[Volume]:
+        if isinstance(index, slice):
+            return _OneByOne(self._paths[index])
+        return read_volume(self._paths[index])
+
+
 def _stamp(paths: list[Path]) -> str:
-    """Name the state of the files without reading them all: path, size and time of change."""
-    words = [f"{path}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in paths]
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+    """Name the content of the files, wherever they lie and whenever they were copied."""
+    digest = hashlib.sha256(f"sections {SECTIONS_VERSION}".encode())
+    for path in paths:
+        try:
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
+    return digest.hexdigest()[:16]
 
 
 def _labels(choice: AtlasChoice) -> AtlasLabels:

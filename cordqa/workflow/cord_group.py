@@ -5,24 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
-from cordqa import __version__, figures
-from cordqa.cord.levels import LEVEL_NAMES
+from cordqa import __version__
 from cordqa.errors import CordqaError, EmptyInputError
+from cordqa.figures import PageLink
 from cordqa.io.bids_names import parse_name
 from cordqa.io.files import check_folder
 from cordqa.io.results import measurement_rows, read_result, write_config, write_result, write_text
-from cordqa.quantities import get_quantity
 from cordqa.records import (
     Entities,
-    Figure,
     Measurement,
     Notice,
     Outcome,
@@ -32,9 +27,12 @@ from cordqa.records import (
     State,
     Status,
 )
+from cordqa.workflow.cord_group_figures import draw_values
 from cordqa.workflow.cord_image import ALL
+from cordqa.workflow.cord_pages import list_pages, page_path
+from cordqa.workflow.cord_review import exclusions, image_name, left_slices, read_review, review_notices
 from cordqa.workflow.cord_select import OLD_ROLES
-from cordqa.workflow.cord_settings import CordSettings, read_exclusions
+from cordqa.workflow.cord_settings import CordSettings
 from cordqa.workflow.reliability import ReliabilitySettings, run_reliability
 
 __all__ = ["run_cord_group"]
@@ -48,8 +46,6 @@ _PERPENDICULAR = "perpendicular to the centreline"
 #: Below this share of a level its mean is not that of the level.
 _LEAST_COVERED = 0.5
 _EXTRA = ("age", "sex", "group")
-#: Levels drawn per figure.
-_PANELS = 8
 #: Above this many values the page leaves the table of single values to the file.
 _MANY_VALUES = 20_000
 _SHOWN = 8
@@ -66,6 +62,9 @@ class _Study:
     methods: list[str] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
     engines: set[str] = field(default_factory=set)
+    pages: list[PageLink] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)  # images that the participants' results name
+    left_slices: set[str] = field(default_factory=set)  # slices that were left out of them
 
 
 def run_cord_group(
@@ -104,7 +103,8 @@ def run_cord_group(
     settings = settings or CordSettings()
     tell = progress or (lambda _message: None)
     check_folder(out)
-    marks = read_exclusions(settings.exclude_from)
+    review = read_review(settings.exclude_from)
+    marks = exclusions(review)
     folders = [folder for folder in _folders(out) if _is_asked(folder, out, settings)]
     if not folders:
         raise EmptyInputError(
@@ -115,9 +115,19 @@ def run_cord_group(
     study = _Study()
     for number, folder in enumerate(folders, start=1):
         tell(f"[{number}/{len(folders)}] reading {folder.relative_to(out).as_posix()}")
-        _gather(folder, out, study, marks)
+        # "sub-1" must not be taken for "sub-10".
+        own = {
+            name: why
+            for name, why in marks.items()
+            if name.startswith(f"{folder.relative_to(out).parts[0]}_")
+        }
+        _gather(folder, out, study, own)
+    if settings.participants or settings.sessions:
+        asked = tuple(f"{'_'.join(folder.relative_to(out).parts)}_" for folder in folders)
+        review = tuple(mark for mark in review if mark.image.startswith(asked))
+    study.notices.extend(review_notices(review, study.known, study.left_slices))
     judged = _judge(study, out, reliability, tell)
-    result = _conclude(study, judged, len(folders))
+    result = _conclude(study, judged, out, len(folders))
     write_config(settings.plain(), out)
     write_result(result, out)
     if len(result.measurements) <= _MANY_VALUES:
@@ -147,7 +157,11 @@ def _gather(folder: Path, out: Path, study: _Study, marks: Mapping[str, str]) ->
         result = read_result(folder)
     except CordqaError as error:
         study.outcomes.append(Outcome(what=name, state=State.FAILED, reason=str(error), code=error.code))
+        study.pages.append(
+            PageLink(name=name, path=page_path(name), status=Status.FAIL, text="its result cannot be read")
+        )
         return
+    study.pages.append(PageLink(name=name, path=page_path(name), status=result.status, text=result.summary))
     about = result.provenance.config.get("participant", {})
     kept = [row for row in result.measurements if not _is_single_slice(row)]
     left = [row for row in kept if (why := _marked(row.entities, marks))]
@@ -163,6 +177,9 @@ def _gather(folder: Path, out: Path, study: _Study, marks: Mapping[str, str]) ->
     for row in rows:
         study.people[row.entities.subject, row.entities.session] = about if isinstance(about, Mapping) else {}
         study.engines.add(row.engine)
+    sources = [source for outcome in result.outcomes for source in outcome.sources]
+    study.known.update(image_name(source) for source in (*sources, *result.provenance.input_hashes))
+    study.left_slices.update(left_slices(result.outcomes))
     broken = [outcome for outcome in result.outcomes if outcome.state is not State.DONE]
     study.outcomes.extend(broken)
     if rows:
@@ -175,7 +192,7 @@ def _gather(folder: Path, out: Path, study: _Study, marks: Mapping[str, str]) ->
 
 
 def _is_single_slice(row: Measurement) -> bool:
-    return "slice " in row.level
+    return row.slice_number is not None
 
 
 def _marked(entities: Entities, marks: Mapping[str, str]) -> str:
@@ -293,7 +310,7 @@ def _cell(value: object) -> str:
 # -- the result --------------------------------------------------------------------------------------
 
 
-def _conclude(study: _Study, judged: Result | None, count: int) -> Result:
+def _conclude(study: _Study, judged: Result | None, out: Path, count: int) -> Result:
     failed = sum(outcome.state is State.FAILED for outcome in study.outcomes)
     methods = [
         f"Values of {count} participants and sessions were gathered with cordqa {__version__}. Compared "
@@ -315,7 +332,11 @@ def _conclude(study: _Study, judged: Result | None, count: int) -> Result:
             dict.fromkeys((*_engine_notice(study), *study.notices, *(judged.notices if judged else ())))
         ),
         outcomes=(*study.outcomes, *_analyses(judged)),
-        figures=(*_strips(study), *(judged.figures if judged else ())),
+        figures=(
+            list_pages(out, study.pages),
+            *draw_values(_chosen(study)),
+            *(judged.figures if judged else ()),
+        ),
         methods=(*methods, *(judged.methods if judged else ())),
         references=tuple(dict.fromkeys((*study.references, *(judged.references if judged else ())))),
         provenance=Provenance(
@@ -362,54 +383,3 @@ def _engine_notice(study: _Study) -> list[Notice]:
         "engine"
     )
     return [Notice(severity=Severity.WARNING, message=message, where="study", code="cord.mixed-engines")]
-
-
-def _strips(study: _Study) -> list[Figure]:
-    """Show every quantity by level and vendor, with the participant behind each point."""
-    by_kind: dict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
-    for row in _chosen(study):
-        by_kind[row.quantity, row.region, row.entities.acquisition].append(row)
-    return [
-        _strip(key, rows, number)
-        for number, (key, rows) in enumerate(by_kind.items(), start=1)
-        if key[0] in ("CSA", *_MAPS)
-    ]
-
-
-def _strip(key: tuple[str, str, str], rows: Sequence[Measurement], number: int) -> Figure:
-    quantity, region, acquisition = key
-    levels = sorted({row.level for row in rows}, key=_level_key)[:_PANELS]
-    panels = {}
-    for level in levels:
-        by_vendor: dict[str, list[Measurement]] = defaultdict(list)
-        for row in rows:
-            if row.level == level:
-                by_vendor[row.entities.vendor or "vendor not known"].append(row)
-        panels[level] = [_group(vendor, some) for vendor, some in sorted(by_vendor.items())]
-    known = get_quantity(quantity)
-    return figures.strip(
-        f"values-{number}",
-        f"{known.label}, {region}, {acquisition}",
-        panels=panels,
-        value_label=known.label,
-        unit=known.unit,
-    )
-
-
-def _group(vendor: str, rows: Sequence[Measurement]) -> figures.Group:
-    values = np.array([row.value for row in rows])
-    names = [
-        row.entities.subject + (f", session {row.entities.session}" if row.entities.session else "")
-        for row in rows
-    ]
-    return figures.Group(
-        label=vendor,
-        values=values,
-        names=names,
-        mean=float(values.mean()),
-        sd=float(values.std(ddof=1)) if values.size > 1 else math.nan,
-    )
-
-
-def _level_key(level: str) -> tuple[int, str]:
-    return (LEVEL_NAMES.index(level), "") if level in LEVEL_NAMES else (len(LEVEL_NAMES), level)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cordqa.cord.axes import Oriented, orient
+from cordqa.cord.axes import Oriented, orient, slice_label
 from cordqa.cord.levels import LevelLabel, LevelMap, fit_levels, level_groups, read_labels
 from cordqa.cord.morphometry import WITHIN, SliceTable, measure_morphometry
 from cordqa.cord.slice_rows import slice_measurements, summarise_slices
@@ -20,9 +20,21 @@ from cordqa.io.bids_labels import Role, UserFiles, find_user_files
 from cordqa.io.volumes import read_volume
 from cordqa.records import Measurement, Status, Verdict, Volume
 from cordqa.workflow.cord_records import CordImage, Levels, Mask, Unit, lay_like
+from cordqa.workflow.cord_review import LEFT_SLICE, slice_exclusions
 from cordqa.workflow.cord_select import make_entities
 
-__all__ = ["ALL", "analyse_image", "carry_levels", "find_mask", "groups_of", "open_image", "shape_rows"]
+__all__ = [
+    "ALL",
+    "analyse_image",
+    "carry_levels",
+    "find_mask",
+    "groups_of",
+    "leave_out_slices",
+    "open_image",
+    "own_levels",
+    "shape_rows",
+    "slice_verdict",
+]
 
 #: Name of the group of all slices.
 ALL = "all slices"
@@ -72,7 +84,7 @@ def analyse_image(
         unit.fail(contrast, "cord", error, sources)
         return None
     unit.done(contrast, "cord", _mask_words(mask, table), sources)
-    levels = _own_levels(index, user, volume, table, contrast, unit)
+    levels = own_levels(index, user, volume, table, contrast, unit)
     image = CordImage(
         file=file,
         volume=volume,
@@ -139,7 +151,7 @@ def _mask_words(mask: Mask, table: SliceTable) -> str:
 # -- levels ------------------------------------------------------------------------------------------
 
 
-def _own_levels(
+def own_levels(
     index: BidsIndex, user: UserFiles, volume: Volume, table: SliceTable, contrast: str, unit: Unit
 ) -> Levels | None:
     """Levels from the labels of this image; none where it has none or they cannot be used."""
@@ -258,8 +270,37 @@ def _median_without(values: NDArray[np.float64], at: int, reach: int) -> float:
     return float(np.median(near)) if near.size >= 2 else math.nan
 
 
-def groups_of(image: CordImage, wanted: Sequence[str]) -> tuple[dict[str, NDArray[np.bool_]], dict[str, str]]:
-    """Group the slices of an image: all, and by level where levels are known."""
+def leave_out_slices(image: CordImage, marks: Mapping[str, str], unit: Unit) -> CordImage:
+    """Take the values of slices that a reviewer marked out of an image; each is named in ``unit``."""
+    table = image.table
+    found = {n: why for n, why in slice_exclusions(marks, image.file).items() if n in table.slices}
+    if not found:
+        return image
+    for number, why in found.items():
+        name = f"{make_contrast(image.file)} {slice_label(number)}"
+        unit.skip(name, "values", why, LEFT_SLICE, (image.file.relative,))
+    gone = np.isin(table.slices, list(found))
+    reasons = [found.get(int(n), why) for n, why in zip(table.slices, table.reasons, strict=True)]
+    return replace(
+        image,
+        table=replace(
+            table,
+            values={name: np.where(gone, math.nan, values) for name, values in table.values.items()},
+            reasons=tuple(reasons),
+        ),
+        # They were looked at: what was unusual about them needs no second look.
+        outliers={n: why for n, why in image.outliers.items() if n not in found},
+        left_out=found,
+    )
+
+
+def groups_of(
+    image: CordImage, wanted: Sequence[str], *, skip_left_out: bool = False
+) -> tuple[dict[str, NDArray[np.bool_]], dict[str, str]]:
+    """Group the slices of an image: all, and by level where levels are known.
+
+    With ``skip_left_out``, slices that a reviewer took out are in no group, and a note says so.
+    """
     slices = image.table.slices
     groups: dict[str, NDArray[np.bool_]] = {}
     notes: dict[str, str] = {}
@@ -270,6 +311,13 @@ def groups_of(image: CordImage, wanted: Sequence[str]) -> tuple[dict[str, NDArra
             groups[name] = np.zeros(slices.size, dtype=bool)
             notes[name] = f"no label tells where {name} is"
     groups[ALL] = np.ones(slices.size, dtype=bool)
+    if skip_left_out and image.left_out:
+        gone = np.isin(slices, list(image.left_out))
+        for name, chosen in groups.items():
+            if (count := int((chosen & gone).sum())) > 0:
+                note = f"{count} of {int(chosen.sum())} slices left out by a reviewer"
+                notes[name] = f"{notes[name]}; {note}" if notes.get(name) else note
+                groups[name] = chosen & ~gone
     return groups, notes
 
 
@@ -297,7 +345,7 @@ def shape_rows(image: CordImage, unit: Unit, *, wanted: Sequence[str] = ()) -> N
             "disc or vertebral body (two are better) to get results per level",
             image.label,
         )
-    unit.verdicts.append(_verdict(image))
+    unit.verdicts.append(slice_verdict(image))
 
 
 def _within_slice(image: CordImage) -> SliceTable:
@@ -307,12 +355,14 @@ def _within_slice(image: CordImage) -> SliceTable:
     if line.slices.size < 2:
         pieces = "raise" if image.mask.engine == "user" else "largest"
         flat = measure_morphometry(image.mask.volume, angle_correction=False, pieces=pieces)
-        return replace(flat, values={"CSA": flat.values["CSA"]})
+        gone = np.isin(flat.slices, list(image.left_out))
+        return replace(flat, values={"CSA": np.where(gone, math.nan, flat.values["CSA"])})
     area = table.values["CSA"] / line.cosine[table.slices - line.slices[0]]
     return replace(table, values={"CSA": area}, method=WITHIN)
 
 
-def _verdict(image: CordImage) -> Verdict:
+def slice_verdict(image: CordImage) -> Verdict:
+    """Judge an image by its slices that need a look."""
     measured = int(np.isfinite(image.table.values["CSA"]).sum())
     count = len(image.outliers)
     listed = ", ".join(f"slice {number} ({why})" for number, why in list(image.outliers.items())[:4])

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from cordqa import __version__
 from cordqa.workflow.cord_atlas import AtlasChoice
+from cordqa.workflow.cord_diffusion import DiffusionMaps
+from cordqa.workflow.cord_diffusion_output import diffusion_methods, diffusion_references
+from cordqa.workflow.cord_grey_matter import GreyMatterImage
 from cordqa.workflow.cord_records import TransferMaps, Unit
-from cordqa.workflow.cord_settings import CordSettings
+from cordqa.workflow.cord_settings import CordSettings, uses_signals
 
 __all__ = ["methods", "references"]
 
@@ -34,13 +37,25 @@ _SCT = (
     "doi:10.1016/j.neuroimage.2016.10.009"
 )
 
+_SCHEMATIC = (
+    " Borders of that atlas are schematic: groups of tracts are approximate, and single tracts are not given."
+)
+
 
 def methods(
-    unit: Unit, maps: Sequence[TransferMaps], atlas: AtlasChoice, settings: CordSettings
+    unit: Unit,
+    maps: Sequence[TransferMaps],
+    atlas: AtlasChoice,
+    settings: CordSettings,
+    *,
+    diffusion: Sequence[DiffusionMaps] = (),
+    grey: Sequence[GreyMatterImage] = (),
 ) -> tuple[str, ...]:
     """Write the paragraphs that apply to this participant."""
     if not unit.images:
         return ()
+    if settings.engine == "sct":
+        return _toolbox(unit, maps, settings)
     text = [
         "Experimental: the built-in segmentation was trained on simulated sections alone and tried on a few "
         "real images of healthy people; show the repeatability of these values on your own test-retest data "
@@ -67,6 +82,51 @@ def methods(
         )
     if maps:
         text.append(_transfer(maps, atlas, settings))
+    if grey:
+        text.append(_grey_matter(grey))
+    text += diffusion_methods(diffusion)
+    if diffusion and not maps:
+        text.append(_regions(atlas, settings))
+    return tuple(text)
+
+
+def _grey_matter(grey: Sequence[GreyMatterImage]) -> str:
+    parts = " ".join(f"{one.image.label}: {one.method}." for one in grey)
+    return (
+        f"Grey matter: {parts} Its area is the sum of the mask times the area of a voxel times the cosine of "
+        "the angle between the slice and the cord; slices that do not show it have no area."
+    )
+
+
+def _regions(atlas: AtlasChoice, settings: CordSettings) -> str:
+    words = (
+        f"Regions are those of the {atlas.name}, laid into the mask by its centre, axes and outline; values "
+        f"were taken by {settings.method}."
+    )
+    return words + _SCHEMATIC if atlas.approximate else words
+
+
+def _toolbox(unit: Unit, maps: Sequence[TransferMaps], settings: CordSettings) -> tuple[str, ...]:
+    """Write what the toolbox did; its programs and options are in the logs."""
+    version = ", ".join(sorted({row.engine for row in unit.rows})) or "sct"
+    text = [
+        f"Experimental: driven by cordqa {__version__}, tested on recorded runs of the Spinal Cord Toolbox.",
+        "Segmentation, shape of the cord, registration of the PAM50 template and extraction are those of "
+        f"the Spinal Cord Toolbox ({version}). "
+        + " ".join(f"{image.label}: {image.mask.method}." for image in unit.images)
+        + " Areas are perpendicular to its centreline.",
+    ]
+    levels = {image.levels.how for image in unit.images if image.levels is not None}
+    if levels:
+        text.append(f"Vertebral levels come from {'; '.join(sorted(levels))}.")
+    if maps or any(row.quantity == "FA" for row in unit.rows):
+        text.append(
+            "Other contrasts were aligned by its slice-wise registration within 35 mm around the cord, "
+            "diffusion series by its motion correction. In slices thicker than 2 mm the template was fitted "
+            "in the space of the image, by the middles of at most two vertebrae. Values of a region were "
+            f"taken by {settings.method} from the maps of the voxels' values; voxels at the edge of the cord "
+            "bias MTsat and T1 taken that way."
+        )
     return tuple(text)
 
 
@@ -83,28 +143,53 @@ def _transfer(maps: Sequence[TransferMaps], atlas: AtlasChoice, settings: CordSe
             "angles and each "
             "image's own repetition time; no B1 correction (b1_model none)."
         )
-    words += (
-        f" Values of a region were taken by {settings.method} over white matter, grey matter and CSF as "
-        "filled by the "
-        f"{atlas.name}, laid into the mask by its centre, axes and outline."
-    )
+    words += _extraction(atlas, settings, quantities)
     if atlas.approximate:
+        words += _SCHEMATIC
+    return words
+
+
+def _extraction(atlas: AtlasChoice, settings: CordSettings, quantities: set[str]) -> str:
+    """Say how the value of a region was taken, and from what."""
+    parts = f"white matter, grey matter and CSF as filled by the {atlas.name}"
+    laid = "laid into the mask by its centre, axes and outline"
+    words = f" Values of a region were taken by {settings.method} over {parts}, {laid}."
+    known = [name for name in ("MTR", "MTsat", "T1") if name in quantities]
+    signals = [name for name in known if uses_signals(settings, name)]
+    maps = [name for name in known if name not in signals]
+    if signals:
         words += (
-            " Borders of that atlas are schematic: groups of tracts are approximate, and single tracts "
-            "are not given."
+            f" {_listed(signals)}: the signals of the region were estimated in every image and the quantity "
+            "computed once from them, because signals of the parts of a voxel add up and the quantity does "
+            "not; its standard uncertainty carries the scatter of voxels through the model."
+        )
+    if maps:
+        words += (
+            f" {_listed(maps)}: taken from the map of the voxels' values, as the Spinal Cord Toolbox does; "
+            "voxels that hold CSF bias such values (in simulations MTR of white matter by -2 to 0 %, MTsat "
+            "by -4 to -6 %, T1 by -10 to -14 % where the image is sharp)."
         )
     return words
 
 
-def references(unit: Unit, maps: Sequence[TransferMaps]) -> tuple[str, ...]:
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def references(
+    unit: Unit, maps: Sequence[TransferMaps], *, diffusion: Sequence[DiffusionMaps] = ()
+) -> tuple[str, ...]:
     """List the citations that this participant's values rest on."""
     found = []
     if any("MTsat" in one.maps for one in maps):
         found.append(_HELMS)
-    if maps:
+    if maps or diffusion:
         found.append(_LEVY)
+    found += diffusion_references(diffusion)
     if any("PAM50" in row.method for row in unit.rows):
         found.append(_PAM50)
-    if any("sct" in image.mask.engine for image in unit.images):
-        found.append(_SCT)
+    if any("sct" in image.mask.engine for image in unit.images) or any(
+        row.engine.startswith("sct ") for row in unit.rows
+    ):
+        found += [_SCT] if _PAM50 in found else [_PAM50, _SCT]
     return tuple(found)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from cordqa.quantities import find_quantity
 from cordqa.records import Severity
 from cordqa.workflow.cord_records import Unit
 
-__all__ = ["NormativeTable", "read_normative", "score_rows"]
+__all__ = ["NormativeTable", "read_controls", "read_normative", "score_rows"]
 
 #: Names that tables of cord morphometry use for a column.
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -27,7 +28,11 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "level": ("level", "vertlevel", "vertebral_level"),
     "quantity": ("quantity",),
     "value": ("value",),
+    "health": ("pathology", "diagnosis"),
 }
+#: How tables write that a person is a control.
+_HEALTHY = ("", "hc", "control", "controls", "healthy", "healthy control", "n/a", "none", "con")
+_SEVERAL = re.compile(r"([CTL]\d{1,2})[-:/]?([CTL]\d{1,2})")
 _QUANTITIES: Mapping[str, str] = {
     "mean(area)": "CSA",
     "area": "CSA",
@@ -36,6 +41,7 @@ _QUANTITIES: Mapping[str, str] = {
     "mean(diameter_rl)": "diameter_RL",
     "diam_ap": "diameter_AP",
     "diam_rl": "diameter_RL",
+    "area_mm2": "CSA",
     "ecc": "eccentricity",
     "diameter_ap_mm": "diameter_AP",
     "diameter_rl_mm": "diameter_RL",
@@ -54,16 +60,25 @@ class NormativeTable:
 
 
 def read_normative(path: Path) -> NormativeTable:
-    """Fit one model per quantity and level from a table of controls.
+    """Read a reference file (``.json``), or fit one model per quantity and level from a table of controls.
 
     The table has one row per control and level with columns subject, age, sex, level, and either
     quantity and value or one column per quantity (CSA, diameter_AP, ...); vendor where there is one.
 
     Raises
     ------
-    TableError
-        If a column is missing, or no quantity has enough controls.
+    TableError, UnreadableFileError
+        If a column is missing, no quantity has enough controls, or the file is no reference.
     """
+    if path.suffix == ".json":
+        from cordqa.workflow.cord_reference import read_reference
+
+        return read_reference(path)
+    return read_controls(path)[0]
+
+
+def read_controls(path: Path) -> tuple[NormativeTable, tuple[str, ...]]:
+    """Fit the models of :func:`read_normative` to a table; also say what was left out of it."""
     table = read_table(path)
     names = {role: _find(table, role) for role in _COLUMNS}
     for role in ("age", "sex"):
@@ -71,14 +86,15 @@ def read_normative(path: Path) -> NormativeTable:
             raise TableError(
                 f"has no column for {role}", where=table.name, found=", ".join(table.columns[:12])
             )
-    values = _values(table, names)
+    healthy, said = _controls(table, names["health"])
+    values = _values(table, names, healthy)
     if not values:
         raise TableError(
             "has no column of a quantity that is known", where=table.name, expected="CSA, diameter_AP, ..."
         )
     ages = parse_numbers(table, names["age"], decimal="auto").values
     models: dict[tuple[str, str], NormativeModel] = {}
-    problem = ""
+    problems: list[str] = []
     for key, rows in values.items():
         chosen = list(dict(rows))
         try:
@@ -90,10 +106,11 @@ def read_normative(path: Path) -> NormativeTable:
                 source=table.name,
             )
         except CordqaError as error:
-            problem = str(error)
+            problems.append(f"{key[0]} {key[1]}".strip() + f": {error}")
     if not models:
-        raise TableError("holds no reference that can be used", where=table.name, found=problem)
-    return NormativeTable(models=models, name=table.name, sha256=table.sha256)
+        raise TableError("holds no reference that can be used", where=table.name, found=problems[-1])
+    said += tuple(f"no model of {problem}" for problem in problems)
+    return NormativeTable(models=models, name=table.name, sha256=table.sha256), said
 
 
 def _find(table: RawTable, role: str) -> str:
@@ -101,7 +118,18 @@ def _find(table: RawTable, role: str) -> str:
     return next((folded[name] for name in _COLUMNS[role] if name in folded), "")
 
 
-def _values(table: RawTable, names: Mapping[str, str]) -> dict[tuple[str, str], list[tuple[int, float]]]:
+def _controls(table: RawTable, column: str) -> tuple[list[bool], tuple[str, ...]]:
+    """Tell which rows are of controls: all, where no column says anything about health."""
+    if not column:
+        return [True] * len(table), ()
+    healthy = [text.strip().casefold() in _HEALTHY for text in table.cells[column]]
+    left = len(healthy) - sum(healthy)
+    return healthy, (f"{left} rows left out, whose {column} is that of no control",) if left else ()
+
+
+def _values(
+    table: RawTable, names: Mapping[str, str], healthy: Sequence[bool]
+) -> dict[tuple[str, str], list[tuple[int, float]]]:
     """Rows by quantity and level; the first row of a person counts, for repeats are not new people."""
     found: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
     seen: set[tuple[str, str, str]] = set()
@@ -117,7 +145,7 @@ def _values(table: RawTable, names: Mapping[str, str]) -> dict[tuple[str, str], 
         numbers = parse_numbers(table, column, decimal="auto").values
         for i in range(count):
             key = (quantities[i], _level(levels[i]))
-            if math.isfinite(numbers[i]) and (*key, people[i]) not in seen:
+            if healthy[i] and math.isfinite(numbers[i]) and (*key, people[i]) not in seen:
                 seen.add((*key, people[i]))
                 found[key].append((i, float(numbers[i])))
     return dict(found)
@@ -138,7 +166,9 @@ def _level(text: str) -> str:
 
         number = int(cleaned)
         return LEVEL_NAMES[number - 1] if 1 <= number <= len(LEVEL_NAMES) else cleaned
-    return cleaned
+    # Several levels together: C2C3 and C2:C3 are C2-C3.
+    several = _SEVERAL.fullmatch(cleaned)
+    return f"{several.group(1)}-{several.group(2)}" if several else cleaned
 
 
 def score_rows(unit: Unit, table: NormativeTable, person: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ from cordqa.records import Entities, Figure, Measurement, Notice, Outcome, Sever
 
 if TYPE_CHECKING:
     from cordqa.cord.atlas import AtlasImage
+    from cordqa.cord.signal_extraction import SignalModel
 
 __all__ = ["CordImage", "Levels", "Mask", "TransferMaps", "Unit", "lay_like"]
 
@@ -78,6 +79,7 @@ class CordImage:
     table: SliceTable
     levels: Levels | None
     outliers: Mapping[int, str]  # slice number from inferior to what is unusual about it
+    left_out: Mapping[int, str] = field(default_factory=dict)  # the same, to a reviewer's reason
 
     @property
     def label(self) -> str:
@@ -95,7 +97,10 @@ class CordImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferMaps:
-    """Maps of one magnetization-transfer protocol, on the grid of ``image``."""
+    """Maps of one magnetization-transfer protocol, on the grid of ``image``.
+
+    ``model`` makes the quantities of the maps from ``signals``, for a voxel or for a region.
+    """
 
     image: CordImage
     maps: Mapping[str, Volume]
@@ -103,6 +108,8 @@ class TransferMaps:
     sources: tuple[BidsFile, ...]
     flags: Mapping[str, tuple[str, ...]]
     shifts: tuple[str, ...] = ()
+    signals: tuple[Volume, ...] = ()  # MT-on, MT-off and T1w where there is one, aligned
+    model: SignalModel = field(default=lambda _signals: {})
 
 
 @dataclass(slots=True)

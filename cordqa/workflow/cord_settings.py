@@ -1,29 +1,44 @@
-"""Options of a cord run, and the marks of a reviewer that leave images out."""
+"""Options of a cord run."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from cordqa.cord.extraction import METHODS
+from cordqa.cord.estimators import LINEAR, METHODS
 from cordqa.cord.levels import level_number
 from cordqa.errors import ConfigError, InputError
-from cordqa.io.bids_index import BidsFile
-from cordqa.io.bids_names import split_extension
-from cordqa.io.files import printable, read_small
+from cordqa.io.files import printable
+from cordqa.workflow.cord_review import read_exclusions, why_excluded
 
-__all__ = ["ENGINES", "CordSettings", "EngineName", "parse_levels", "read_exclusions", "why_excluded"]
+__all__ = [
+    "DENOISING",
+    "ENGINES",
+    "SOURCES",
+    "TENSORS",
+    "CordSettings",
+    "DenoiseName",
+    "EngineName",
+    "SourceName",
+    "TensorName",
+    "parse_levels",
+    "read_exclusions",
+    "uses_signals",
+    "why_excluded",
+]
 
 EngineName = Literal["builtin", "sct"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
-_MAX_REVIEW_BYTES = 16 * 1024 * 1024
+SourceName = Literal["auto", "signals", "map"]
+SOURCES: tuple[str, ...] = get_args(SourceName)
+DenoiseName = Literal["none", "mppca", "patch2self"]
+DENOISING: tuple[str, ...] = get_args(DenoiseName)
+TensorName = Literal["wls", "iwls", "robust"]
+TENSORS: tuple[str, ...] = get_args(TensorName)
 _LEVEL = re.compile(r"[CTL]\d{1,2}(-[CTL]\d{1,2})?", re.IGNORECASE)
-#: Marks of a reviewer that take an image out.
-_LEAVES_OUT = ("fail", "artefact", "artifact")
-_KEEPS = ("pass",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +55,33 @@ class CordSettings:
         ``C3`` or ``C2-C5``; every level met where empty.
     method : str
         How a value is taken from voxels that hold several tissues; see
-        :data:`cordqa.cord.extraction.METHODS`.
+        :data:`cordqa.cord.estimators.METHODS`.
+    extract_from : str
+        ``signals`` takes the signals of a region and computes MTR, MTsat and T1 from them once; ``map``
+        takes the values from the maps of the voxels, as the Spinal Cord Toolbox does; ``auto`` takes
+        MTR from its map, so that it stays comparable, and MTsat and T1 from signals, because in a map
+        they are biased far more by voxels at the edge of the cord.
+    sct_folder : Path or None
+        Folder of the Spinal Cord Toolbox; found by environment or path where None.
     template : Path or None
         Folder of the user's own PAM50.
     derivatives : tuple of Path
         Further folders with the user's masks and labels.
     exclude_from : Path or None
-        YAML with the marks of a reviewer.
+        YAML with the marks of a reviewer, or a folder of such files.
     reference_table : Path or None
         Table of controls for z-scores.
+    denoise : str
+        Denoising of diffusion series: ``none``, ``mppca`` or ``patch2self``.
+    gibbs : bool
+        Remove Gibbs ringing of diffusion series; right only for images without interpolation, filter
+        and partial Fourier.
+    skip_motion : bool
+        Leave diffusion series as they moved.
+    tensor : str
+        Estimator of the diffusion tensor: ``wls``, ``iwls`` or ``robust``.
+    noddi : bool
+        Fit NODDI as well, where AMICO is installed.
     """
 
     engine: EngineName = "builtin"
@@ -56,10 +89,17 @@ class CordSettings:
     sessions: tuple[str, ...] = ()
     levels: tuple[str, ...] = ()
     method: str = "MAP"
+    extract_from: SourceName = "auto"
+    sct_folder: Path | None = None
     template: Path | None = None
     derivatives: tuple[Path, ...] = ()
     exclude_from: Path | None = None
     reference_table: Path | None = None
+    denoise: DenoiseName = "none"
+    gibbs: bool = False
+    skip_motion: bool = False
+    tensor: TensorName = "wls"
+    noddi: bool = False
     redo: bool = False
 
     def __post_init__(self) -> None:
@@ -71,6 +111,19 @@ class CordSettings:
             raise ConfigError(
                 "no such way of extraction", where="method", found=self.method, expected=", ".join(METHODS)
             )
+        if self.extract_from not in SOURCES:
+            raise ConfigError(
+                "no such source of values",
+                where="extract-from",
+                found=self.extract_from,
+                expected=", ".join(SOURCES),
+            )
+        for value, option, known in (
+            (self.denoise, "denoise", DENOISING),
+            (self.tensor, "tensor", TENSORS),
+        ):
+            if value not in known:
+                raise ConfigError("no such choice", where=option, found=value, expected=", ".join(known))
         for path, option in ((self.template, "template"), (self.reference_table, "reference-table")):
             if path is not None and not path.exists():
                 raise ConfigError("does not exist", where=option, found=str(path))
@@ -84,6 +137,16 @@ class CordSettings:
             else:
                 found[key] = str(value) if isinstance(value, Path) else value
         return found
+
+
+def uses_signals(settings: CordSettings, quantity: str) -> bool:
+    """Tell whether a quantity is taken from the signals of a region, or from its map.
+
+    A median and a largest value are no weighted sums of voxels, so they are always those of the map.
+    """
+    if settings.method not in LINEAR:
+        return False
+    return settings.extract_from == "signals" or (settings.extract_from == "auto" and quantity != "MTR")
 
 
 def parse_levels(texts: Sequence[str]) -> tuple[str, ...]:
@@ -112,55 +175,3 @@ def parse_levels(texts: Sequence[str]) -> tuple[str, ...]:
             ) from error
         wanted.append(part)
     return tuple(dict.fromkeys(wanted))
-
-
-def read_exclusions(path: Path | None) -> Mapping[str, str]:
-    """Read a reviewer's marks: image name (without extension) to the reason for which it is left out.
-
-    The file is a list of ``image``, ``status`` (pass, fail, artefact) and, where wanted, ``reason``.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be understood: a mark that is not read would silently keep an image.
-    """
-    if path is None:
-        return {}
-    import yaml
-
-    where = f"exclude-from: {path.name}"
-    try:
-        content = yaml.safe_load(read_small(path, limit=_MAX_REVIEW_BYTES).decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, InputError, RecursionError) as error:
-        raise ConfigError("cannot be read as YAML", where=where, found=str(error)[:120]) from error
-    if isinstance(content, Mapping) and isinstance(content.get("review"), list):
-        content = content["review"]
-    if content is None:
-        return {}
-    if not isinstance(content, list):
-        raise ConfigError(
-            "holds no list of reviewed images", where=where, expected="- {image: ..., status: ...}"
-        )
-    marks: dict[str, str] = {}
-    for number, entry in enumerate(content, start=1):
-        name, status, reason = _mark(entry, f"{where}, entry {number}")
-        if status in _LEAVES_OUT:
-            marks[name] = f"marked '{status}' by a reviewer" + (f": {reason}" if reason else "")
-    return marks
-
-
-def _mark(entry: Any, where: str) -> tuple[str, str, str]:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("image"), str):
-        raise ConfigError("does not name an image", where=where, expected="image, status and reason")
-    status = str(entry.get("status", "")).strip().casefold()
-    if status not in (*_LEAVES_OUT, *_KEEPS):
-        raise ConfigError(
-            "has no status that is known", where=where, found=repr(status), expected="pass, fail or artefact"
-        )
-    name = split_extension(PurePosixPath(entry["image"]).name)[0]
-    return name, status, printable(str(entry.get("reason") or ""), limit=200)
-
-
-def why_excluded(marks: Mapping[str, str], file: BidsFile) -> str:
-    """Say why an image is left out; empty where it is not."""
-    return marks.get(split_extension(file.name)[0], "")

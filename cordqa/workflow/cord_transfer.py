@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.cord.atlas import AtlasImage
+from cordqa.cord.axes import slice_label
 from cordqa.cord.extraction import Method, extract_regions
+from cordqa.cord.signal_extraction import extract_modelled
 from cordqa.cord.template import lay_atlas
 from cordqa.errors import CordqaError, InputError
 from cordqa.io.bids_index import BidsFile, BidsIndex
@@ -19,7 +21,7 @@ from cordqa.io.bids_labels import Role, find_user_files
 from cordqa.models.magnetization_transfer.maps import ParameterMap
 from cordqa.models.magnetization_transfer.pairing import check_mt_pair, check_mt_triplet
 from cordqa.models.magnetization_transfer.ratio import mt_ratio
-from cordqa.models.magnetization_transfer.saturation import SpoiledEcho, fit_mt_saturation
+from cordqa.models.magnetization_transfer.saturation import MTSatMaps, SpoiledEcho, fit_mt_saturation
 from cordqa.quantities import get_quantity
 from cordqa.records import Acquisition, Measurement, Notice, Severity, Volume
 from cordqa.workflow.cord_atlas import AtlasChoice, load_sections, regions_of
@@ -27,13 +29,56 @@ from cordqa.workflow.cord_coregister import Alignment, align_slices
 from cordqa.workflow.cord_image import analyse_image, carry_levels, groups_of, open_image
 from cordqa.workflow.cord_records import CordImage, Levels, TransferMaps, Unit
 from cordqa.workflow.cord_select import TransferSet, read_number
+from cordqa.workflow.cord_settings import CordSettings, uses_signals
 
-__all__ = ["analyse_transfer", "read_acquisition", "transfer_rows"]
+__all__ = [
+    "TransferModel",
+    "analyse_transfer",
+    "carried_levels",
+    "check_settings",
+    "choose_fixed",
+    "mismatch_flags",
+    "note_pair",
+    "read_acquisition",
+    "transfer_rows",
+]
 
 _WORDS = {"on": "MT-on", "off": "MT-off", "T1w": "T1w"}
 #: Order of preference for the image on whose grid everything is done.
 _FIXED = ("on", "off", "T1w")
 _ENGINE_STEP = "magnetization transfer"
+#: Factor from the unit of the model to the registered one.
+_SCALES = {"MTR": 1.0, "MTsat": 1.0, "T1": 1000.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferModel:
+    """From the signals of MT-on, MT-off and, where there is one, T1w to what they say together.
+
+    ``echoes`` is empty where the settings of the images are not known or one is missing; then
+    only MTR can be had.
+    """
+
+    echoes: Mapping[str, SpoiledEcho]
+
+    def __call__(self, signals: NDArray[np.float64]) -> dict[str, ParameterMap]:
+        """Give MTR, and MTsat (percent) and T1 (s) where settings are known; signals are (n_images, n)."""
+        found = {"MTR": mt_ratio(signals[0], signals[1])}
+        if self.echoes:
+            saturation = self.saturation(signals[0], signals[1], signals[2])
+            found |= {"MTsat": saturation.mtsat_percent, "T1": saturation.t1_s}
+        return found
+
+    def saturation(self, on: NDArray[Any], off: NDArray[Any], t1w: NDArray[Any]) -> MTSatMaps:
+        """MTsat and T1 with nominal flip angles."""
+        return fit_mt_saturation(
+            on,
+            off,
+            t1w,
+            mt_echo=self.echoes["on"],
+            pd_echo=self.echoes["off"],
+            t1_echo=self.echoes["T1w"],
+        )
 
 
 def read_acquisition(index: BidsIndex, file: BidsFile) -> Acquisition:
@@ -70,13 +115,13 @@ def analyse_transfer(
             "mt.incomplete",
         )
         return None
-    fixed_role = _fixed_role(index, roles)
+    fixed_role = choose_fixed(index, roles)
     image = analyse_image(index, roles[fixed_role], unit)
     if image is None:
         unit.skip(protocol.name, _ENGINE_STEP, f"no cord in {_WORDS[fixed_role]}", "mt.no-cord")
         return None
     contrast = replace(image.entities, acquisition=protocol.acquisition)
-    image = replace(image, entities=contrast, levels=image.levels or _carried(image, unit))
+    image = replace(image, entities=contrast, levels=image.levels or carried_levels(image, unit))
     try:
         maps = _maps(index, roles, fixed_role, image, unit, protocol.name)
     except CordqaError as error:
@@ -85,7 +130,7 @@ def analyse_transfer(
     return replace(maps, atlas=_lay(image, atlas, unit, protocol.name))
 
 
-def _fixed_role(index: BidsIndex, roles: Mapping[str, BidsFile]) -> str:
+def choose_fixed(index: BidsIndex, roles: Mapping[str, BidsFile]) -> str:
     """Choose the image that stays: one with a mask of the user, else MT-on."""
     for role in _FIXED:
         if role in roles and Role.CORD in find_user_files(index, roles[role]).by_role:
@@ -93,7 +138,7 @@ def _fixed_role(index: BidsIndex, roles: Mapping[str, BidsFile]) -> str:
     return "on"
 
 
-def _carried(image: CordImage, unit: Unit) -> Levels | None:
+def carried_levels(image: CordImage, unit: Unit) -> Levels | None:
     """Take the levels of the first anatomical image that has them and shares a part of the cord."""
     for other in unit.images:
         if other.levels is None or other.file == image.file:
@@ -129,27 +174,37 @@ def _maps(
             aligned[role] = found.volume
             shifts.append(_note_alignment(found, role, fixed_role, unit, name))
     pair = check_mt_pair(settings["on"], settings["off"])
-    _note_pair(pair, unit, name)
-    flags = {"MTR": _flags(pair)}
+    note_pair(pair, unit, name)
+    flags = {"MTR": mismatch_flags(pair)}
     found_ratio = mt_ratio(aligned["on"].data, aligned["off"].data)
     maps = {"MTR": _volume(found_ratio, image, "MTR")}
+    model = TransferModel(echoes={})
     if "T1w" in roles:
         triplet = check_mt_triplet(settings["on"], settings["off"], settings["T1w"])
-        _note_pair(triplet, unit, name)
+        note_pair(triplet, unit, name)
         try:
-            saturation, t1 = _saturation(aligned, settings)
+            model = TransferModel(echoes=_echoes(settings))
+            solved = model.saturation(aligned["on"].data, aligned["off"].data, aligned["T1w"].data)
             maps |= {
-                "MTsat": _volume(saturation, image, "MTsat"),
-                "T1": _volume(t1, image, "T1", scale=1000.0),
+                "MTsat": _volume(solved.mtsat_percent, image, "MTsat"),
+                "T1": _volume(solved.t1_s, image, "T1", scale=_SCALES["T1"]),
             }
-            flags |= {"MTsat": _flags(triplet), "T1": _flags(triplet)}
+            flags |= {"MTsat": mismatch_flags(triplet), "T1": mismatch_flags(triplet)}
         except CordqaError as error:
+            model = TransferModel(echoes={})
             unit.fail(name, "MTsat and T1", error, tuple(f.relative for f in roles.values()))
     else:
         unit.skip(name, "MTsat and T1", "no T1-weighted image of the protocol", "mt.no-t1w")
     unit.done(name, "maps", ", ".join(maps), tuple(f.relative for f in roles.values()))
     return TransferMaps(
-        image=image, maps=maps, atlas=None, sources=tuple(roles.values()), flags=flags, shifts=tuple(shifts)
+        image=image,
+        maps=maps,
+        atlas=None,
+        sources=tuple(roles.values()),
+        flags=flags,
+        shifts=tuple(shifts),
+        signals=tuple(aligned[role] for role in ("on", "off", "T1w") if role in aligned),
+        model=model,
     )
 
 
@@ -167,20 +222,27 @@ def _note_alignment(found: Alignment, role: str, fixed_role: str, unit: Unit, na
     return words
 
 
-def _note_pair(notices: Sequence[Notice], unit: Unit, name: str) -> None:
+def note_pair(notices: Sequence[Notice], unit: Unit, name: str) -> None:
+    """Keep what was found about the settings of images that belong together."""
     for notice in notices:
         # A wrong setting spoils a value; it does not stop the run.
         severity = Severity.WARNING if notice.severity is Severity.ERROR else notice.severity
         unit.note(notice.code, notice.message, name, severity)
 
 
-def _flags(notices: Sequence[Notice]) -> tuple[str, ...]:
+def mismatch_flags(notices: Sequence[Notice]) -> tuple[str, ...]:
+    """Flags for the values that a difference of settings spoils."""
     return tuple(notice.message for notice in notices if notice.code == "mt.mismatch")
 
 
-def _saturation(
-    aligned: Mapping[str, Volume], settings: Mapping[str, Acquisition]
-) -> tuple[ParameterMap, ParameterMap]:
+def check_settings(settings: Mapping[str, Acquisition]) -> None:
+    """Refuse MTsat without repetition time and flip angle of each of the three images.
+
+    Raises
+    ------
+    InputError
+        If one of them is not known.
+    """
     unknown = [
         _WORDS[role]
         for role in ("on", "off", "T1w")
@@ -192,19 +254,14 @@ def _saturation(
             found=f"none in the sidecar of {', '.join(unknown)}",
             todo="add RepetitionTime (s) and FlipAngle (degrees) to the sidecar",
         )
-    echoes = {
+
+
+def _echoes(settings: Mapping[str, Acquisition]) -> dict[str, SpoiledEcho]:
+    check_settings(settings)
+    return {
         role: SpoiledEcho(repetition_time_s=a.repetition_time_s, flip_angle_deg=a.flip_angle_deg)
         for role, a in settings.items()
     }
-    found = fit_mt_saturation(
-        aligned["on"].data,
-        aligned["off"].data,
-        aligned["T1w"].data,
-        mt_echo=echoes["on"],
-        pd_echo=echoes["off"],
-        t1_echo=echoes["T1w"],
-    )
-    return found.mtsat_percent, found.t1_s
 
 
 def _volume(found: ParameterMap, image: CordImage, quantity: str, *, scale: float = 1.0) -> Volume:
@@ -241,39 +298,75 @@ def _lay(image: CordImage, choice: AtlasChoice, unit: Unit, name: str) -> AtlasI
 
 
 def transfer_rows(
-    found: TransferMaps, choice: AtlasChoice, unit: Unit, *, wanted: Sequence[str], method: str
+    found: TransferMaps, choice: AtlasChoice, unit: Unit, *, wanted: Sequence[str], settings: CordSettings
 ) -> None:
-    """Extract every map in every region; slice by slice where no level is known."""
+    """Extract every quantity in every region; slice by slice where no level is known."""
     if found.atlas is None:
         return
     image = found.image
-    groups, notes = groups_of(image, wanted)
+    groups, notes = groups_of(image, wanted, skip_left_out=True)
     slices = {name: image.table.slices[chosen] for name, chosen in groups.items() if chosen.any()}
+    how = {
+        quantity: f"{settings.method} of {'signals' if uses_signals(settings, quantity) else 'the map'}"
+        for quantity in found.maps
+    }
+    singles: dict[str, tuple[int, int]] = {}
     if image.levels is None:
         for number, stored in zip(image.table.slices, image.table.array_index, strict=True):
-            slices[f"slice {int(number)} (array index {int(stored)})"] = np.array([number], dtype=np.intp)
-    for quantity, volume in found.maps.items():
-        rows = extract_regions(
-            volume,
-            found.atlas,
-            quantity=quantity,
-            regions=regions_of(found.atlas.labels, choice),
-            method=cast("Method", method),
-            groups=slices,
-            notes=notes,
-            entities=image.entities,
-            engine=image.mask.label,
+            if int(number) in image.left_out:
+                continue
+            name = slice_label(int(number))
+            singles[name] = (int(number), int(stored))
+            slices[name] = np.array([number], dtype=np.intp)
+    for row in _extract(found, found.atlas, choice, slices, notes, settings):
+        more = (*_atlas_flags(choice), *found.flags.get(row.quantity, ()))
+        place = singles.get(row.level, (None, None))
+        unit.rows.append(
+            replace(
+                row,
+                flags=(*row.flags, *more),
+                method=f"{how[row.quantity]}, {choice.name}",
+                slice_number=place[0],
+                array_index=place[1],
+            )
         )
-        more = (*_atlas_flags(choice), *found.flags.get(quantity, ()))
-        unit.rows.extend(
-            replace(row, flags=(*row.flags, *more), method=f"{method}, {choice.name}") for row in rows
-        )
-        for name, note in notes.items():
-            if not groups[name].any():
-                unit.rows.append(_absent(quantity, name, note, image, method))
-    unit.done(
-        image.label, "extraction", f"{', '.join(found.maps)} in {len(slices)} groups of slices, {method}"
+    unit.rows.extend(
+        _absent(quantity, name, note, image, how[quantity])
+        for quantity in found.maps
+        for name, note in notes.items()
+        if not groups[name].any()
     )
+    words = ", ".join(f"{quantity} by {text}" for quantity, text in how.items())
+    unit.done(image.label, "extraction", f"{words}; {len(slices)} groups of slices")
+
+
+def _extract(
+    found: TransferMaps,
+    atlas: AtlasImage,
+    choice: AtlasChoice,
+    slices: Mapping[str, NDArray[np.intp]],
+    notes: Mapping[str, str],
+    settings: CordSettings,
+) -> list[Measurement]:
+    """Rows of every quantity, from its map or from the signals of the region."""
+    common: dict[str, Any] = {
+        "regions": regions_of(atlas.labels, choice),
+        "method": cast("Method", settings.method),
+        "groups": slices,
+        "notes": notes,
+        "entities": found.image.entities,
+        "engine": found.image.mask.label,
+    }
+    scales = {name: _SCALES[name] for name in found.maps if uses_signals(settings, name)}
+    rows = [
+        row
+        for quantity, volume in found.maps.items()
+        if quantity not in scales
+        for row in extract_regions(volume, atlas, quantity=quantity, **common)
+    ]
+    if scales:
+        rows += extract_modelled(found.signals, atlas, model=found.model, scales=scales, **common)
+    return rows
 
 
 def _atlas_flags(choice: AtlasChoice) -> tuple[str, ...]:

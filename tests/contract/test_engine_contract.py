@@ -245,6 +245,137 @@ def check_rows(engine: Engine, result) -> None:
         assert measurement.level or not row.slices
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_maps_of_magnetization_transfer_equal_the_recorded_ones(
+    name: str, tmp_path: Path, shared_data: Path
+) -> None:
+    mt = reference(shared_data) / "mt_testing"
+    scripts = {
+        "sct_compute_mtr": f"cp '{mt / 'mtr.nii.gz'}' .",
+        "sct_compute_mtsat": f"cp '{mt / 'mtsat.nii.gz'}' '{mt / 't1map.nii.gz'}' .",
+    }
+    engine = BuiltinEngine() if name == "builtin" else SctEngine(make_toolbox(tmp_path / "toolbox", scripts))
+    result = engine.mtr(mt / "mt1.nii.gz", tmp_path / "w", mt_off=mt / "mt0_reg.nii.gz")
+    assert result.units == {"MTR": "%"}
+    ours, theirs = (nib.load(p).get_fdata() for p in (result.files["MTR"], mt / "mtr.nii.gz"))
+    # The toolbox clips at 100 %.
+    inside = np.isfinite(ours) & np.isfinite(theirs) & (np.abs(ours) < 100) & (theirs != 0)
+    assert inside.sum() > 1000
+    np.testing.assert_allclose(ours[inside], theirs[inside], rtol=1e-4, atol=1e-4)
+    on, off, t1w = (
+        SpoiledImage(path=mt / name, repetition_time_s=tr, flip_angle_deg=fa)
+        for name, tr, fa in (
+            ("mt1.nii.gz", 0.03, 9),
+            ("mt0_reg.nii.gz", 0.03, 9),
+            ("t1w_reg.nii.gz", 0.015, 15),
+        )
+    )
+    found = engine.mtsat(on, tmp_path / "w", mt_off=off, t1w=t1w)
+    assert found.units == {"MTsat": "%", "T1": "s"}
+    t1 = nib.load(found.files["T1"]).get_fdata()
+    assert 0.3 < np.nanmedian(t1[15:25, 15:25]) < 5.0
+    for one in (result, found):
+        assert all(run.engine == engine.name and run.input_hashes for run in one.runs)
+
+
+def test_grey_matter_of_a_real_image(tmp_path: Path, shared_data: Path) -> None:
+    folder = shared_data / "cord/testing/t2s"
+    result = BuiltinEngine().segment(
+        folder / "t2s.nii.gz", tmp_path / "w", contrast=Contrast.T2S, tissue=Tissue.GREY_MATTER
+    )
+    found = nib.load(result.files["segmentation"]).get_fdata() > 0.5
+    truth = nib.load(folder / "t2s_gmseg_manual.nii.gz").get_fdata() > 0.5
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.7
+    assert result.runs[0].argv[0] == "segment_grey_matter"
+
+
+def test_the_builtin_engine_lays_an_atlas_that_can_be_extracted_from(tmp_path: Path) -> None:
+    """Template steps as any engine has them: register, warp, extract, with the values that were planted."""
+    from helpers_cord import cylinder
+
+    engine, work = BuiltinEngine(), tmp_path / "w"
+    mask = cylinder(shape=(34, 30, 12), spacing=(0.8, 0.8, 4.0))
+    cord = write_image(tmp_path / "cord.nii.gz", mask.data, mask.affine)
+    points = np.zeros(mask.data.shape, np.uint8)
+    points[17, 15, 9], points[17, 15, 1] = 3, 5
+    discs = write_image(tmp_path / "discs.nii.gz", points, mask.affine)
+    aligned = engine.register_template(cord, work, segmentation=cord, contrast=Contrast.T2, discs=discs)
+    laid = engine.warp_template(cord, work, warp=aligned.files["warp_template2anat"])
+    assert {"cord", "levels", "white_matter", "grey_matter", "atlas"} <= laid.files.keys()
+    levels = nib.load(laid.files["levels"]).get_fdata()
+    assert set(np.unique(levels)) >= {0, 3, 4}
+    parts = {role: nib.load(laid.files[role]).get_fdata() for role in ("white_matter", "grey_matter")}
+    metric = write_image(
+        tmp_path / "fa.nii.gz",
+        (0.7 * parts["white_matter"] + 0.4 * parts["grey_matter"]).astype(np.float32),
+        mask.affine,
+    )
+    asked = {"atlas": laid.files["atlas"], "quantity": "FA", "unit": "1"}
+    result = engine.extract(metric, work, labels=[51, 52, 53], **asked)
+    values = {row.region: row for row in result.rows}
+    assert values["WM"].value == pytest.approx(0.7, abs=0.005)
+    assert values["GM"].value == pytest.approx(0.4, abs=0.01)
+    assert "schematic" in values["DC"].reason and values["WM"].reason == ""
+    check_rows(engine, result)
+    by_slice = engine.extract(metric, work, labels=[51], group_by=Grouping.SLICE, levels=[4], **asked)
+    places = [row_measurement(row, entities=Entities()) for row in by_slice.rows]
+    assert places and all(p.level == f"C4, slice {p.slice_number}" for p in places)
+    with pytest.raises(CordqaError, match="no alignment"):
+        engine.warp_template(cord, work, warp=cord)
+    small = write_image(tmp_path / "small.nii.gz", mask.data[:, :, 1:], mask.affine)
+    with pytest.raises(CordqaError, match="another grid"):
+        engine.warp_template(small, work, warp=aligned.files["warp_template2anat"])
+
+
+def test_without_labels_the_builtin_engine_says_that_levels_are_typical(tmp_path: Path) -> None:
+    from helpers_cord import cylinder
+
+    engine, work = BuiltinEngine(), tmp_path / "w"
+    mask = cylinder(shape=(34, 30, 5), spacing=(0.8, 0.8, 4.0))
+    cord = write_image(tmp_path / "cord.nii.gz", mask.data, mask.affine)
+    aligned = engine.register_template(cord, work, segmentation=cord, contrast=Contrast.T2)
+    laid = engine.warp_template(cord, work, warp=aligned.files["warp_template2anat"], with_atlas=False)
+    assert "levels" not in laid.files and "atlas" not in laid.files
+    assert any("typical" in notice.message for notice in laid.notices)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_motion_and_tensor_of_a_real_series(name: str, tmp_path: Path, shared_data: Path) -> None:
+    dmri = reference(shared_data) / "dmri_testing"
+    names = ("dmri_moco.nii.gz", "dmri_moco_b0_mean.nii.gz", "dmri_moco_dwi_mean.nii.gz", "moco_params.tsv")
+    scripts = {
+        "sct_dmri_moco": "mkdir moco; " + "; ".join(f"cp '{dmri / one}' moco/" for one in names),
+        "sct_dmri_compute_dti": "; ".join(
+            f"cp '{dmri.parent / 'dmri_tutorial' / f'dti_{q}.nii.gz'}' ." for q in ("FA", "MD", "RD", "AD")
+        ),
+    }
+    engine = BuiltinEngine() if name == "builtin" else SctEngine(make_toolbox(tmp_path / "toolbox", scripts))
+    grid = nib.load(dmri / "dmri.nii.gz")
+    middle = np.zeros(grid.shape[:3], np.uint8)
+    middle[16:24, 17:25] = 1
+    mask = write_image(tmp_path / "mask.nii.gz", middle, grid.affine)
+    gradients = {"bvals": dmri / "bvals.txt", "bvecs": dmri / "bvecs.txt"}
+    moved = engine.motion_correct(dmri / "dmri.nii.gz", tmp_path / "w", mask=mask, **gradients)
+    assert nib.load(moved.files["image"]).shape == grid.shape
+    assert nib.load(moved.files["dwi_mean"]).shape == grid.shape[:3]
+    assert moved.files["motion"].is_file() and moved.units["motion"] == "mm"
+    tutorial = reference(shared_data) / "dmri_tutorial"
+    cord = tutorial / "dmri_moco_dwi_mean_seg.nii.gz"
+    maps = engine.dti(
+        tutorial / "dmri_moco.nii.gz",
+        tmp_path / "w",
+        mask=cord,
+        bvals=tutorial / "bvals.txt",
+        bvecs=tutorial / "bvecs.txt",
+    )
+    inside = nib.load(cord).get_fdata() > 0
+    for quantity, tolerance in (("FA", 0.03), ("MD", 0.05), ("RD", 0.08), ("AD", 0.05)):
+        found = np.nanmedian(nib.load(maps.files[quantity]).get_fdata()[inside])
+        known = np.median(nib.load(tutorial / f"dti_{quantity}.nii.gz").get_fdata()[inside])
+        assert found == pytest.approx(known, rel=tolerance), quantity
+    assert maps.units == {"FA": "1", "MD": "mm2/s", "RD": "mm2/s", "AD": "mm2/s"}
+
+
 def test_the_same_call_twice_gives_the_same_rows(tmp_path: Path) -> None:
     mask = write_image(tmp_path / "m.nii.gz", cord_mask())
     engine = BuiltinEngine()

@@ -18,6 +18,7 @@ from cordqa.errors import ConfigError, InputError
 from cordqa.io.bids_index import index_dataset
 from cordqa.io.results import read_result
 from cordqa.io.volumes import read_volume, write_volume
+from cordqa.models.magnetization_transfer.saturation import mt_saturation_signal
 from cordqa.records import Entities, Outcome, Result, State, Status, Volume
 from cordqa.simulate.cord_study import CordTruth, cord_scanners, simulate_study, true_areas
 from cordqa.workflow import cord_pool
@@ -29,6 +30,7 @@ from cordqa.workflow.cord_group import _marked
 from cordqa.workflow.cord_participant import CordJob, analyse_unit, run_job
 from cordqa.workflow.cord_select import select_images
 from cordqa.workflow.cord_settings import parse_levels, read_exclusions
+from cordqa.workflow.cord_transfer import TransferModel
 
 ONE = Execution(n_procs=1)
 
@@ -94,9 +96,42 @@ def test_tissue_values_follow_the_truth(visit: tuple[Result, CordTruth, Path]) -
         # A small part of the cord, whose borders the schematic atlas only approximates.
         assert value(result, "MTR", level, "GM") == pytest.approx(truth.mtr_percent["GM"], abs=3.0)
         assert value(result, "MTsat", level, "WM") == pytest.approx(truth.mtsat_percent["WM"], rel=0.1)
-        # Signals mix in a voxel, T1 does not: explaining a T1 map as a sum of tissues reads it low where
-        # voxels hold CSF.  The size of that is known here and must not grow unseen.
-        assert -0.15 < value(result, "T1", level, "WM") / truth.t1_ms["WM"] - 1 < 0.05
+        assert value(result, "T1", level, "WM") == pytest.approx(truth.t1_ms["WM"], rel=0.05)
+    # Over the cord little of the noise is left; MTsat, a small difference of signals, keeps most of it:
+    # its bias over many visits is measured by benchmarks/cord_mt_bias.py.
+    expected = noise_free(truth, "WM")
+    for quantity, bound in (("MTR", 0.03), ("MTsat", 0.06), ("T1", 0.03)):
+        found = value(result, quantity, "all slices", "WM")
+        assert found == pytest.approx(expected[quantity], rel=bound), quantity
+
+
+def noise_free(truth: CordTruth, tissue: str) -> dict[str, float]:
+    """What the model makes of pure signals of a tissue: its small angles have a bias of their own."""
+    scanner = cord_scanners()[0]
+    t1_s, saturation = truth.t1_ms[tissue] / 1000, truth.mtsat_percent[tissue] / 100
+    plan = ((scanner.mt_echo, saturation), (scanner.mt_echo, 0.0), (scanner.t1_echo, 0.0))
+    on, off, t1w = (mt_saturation_signal(1.0, t1_s, [lost], echo) for echo, lost in plan)
+    model = TransferModel(echoes={"on": scanner.mt_echo, "off": scanner.mt_echo, "T1w": scanner.t1_echo})
+    found = model(np.stack([on, off, t1w]))
+    assert found["MTR"].values[0] == pytest.approx(truth.mtr_percent[tissue], rel=1e-6)
+    return {name: float(a.values[0]) * (1000.0 if name == "T1" else 1.0) for name, a in found.items()}
+
+
+def test_values_of_the_maps_are_an_option_that_says_so(
+    study: tuple[Path, tuple[CordTruth, ...]], tmp_path: Path
+) -> None:
+    bids = linked(study[0], tmp_path / "bids", "ses-A1", "MTS")
+    result = analyse_unit(job(bids, "01", "A1", tmp_path / "out", extract_from="map"))
+    truth = study[1][0]
+    rows = [r for r in result.measurements if r.quantity == "T1"]
+    assert rows and all(row.method.startswith("MAP of the map") for row in rows)
+    # T1 does not mix in a voxel as signals do: this is the bias of that way.
+    assert -0.15 < value(result, "T1", "all slices", "WM") / truth.t1_ms["WM"] - 1 < -0.05
+    assert any("MTR, MTsat and T1: taken from the map" in text for text in result.methods)
+    for row in result.measurements:
+        # Without a label there is a row per slice, and it says which in words and in numbers.
+        assert (row.slice_number is not None) == row.level.startswith("slice ")
+        assert row.slice_number is None or row.level == f"slice {row.slice_number}"
 
 
 def test_every_value_says_where_it_comes_from(visit: tuple[Result, CordTruth, Path]) -> None:

@@ -15,6 +15,8 @@ from cordqa.io.files import iter_lines, read_small
 from cordqa.io.volumes import read_volume
 
 __all__ = [
+    "N_ATLAS_LABELS",
+    "atlas_images",
     "beside_atlas",
     "check_atlas",
     "check_gradients",
@@ -26,7 +28,7 @@ __all__ = [
 ]
 
 _MAX_TEXT_BYTES = 2 * 1024 * 1024
-_N_ATLAS_LABELS = 37
+N_ATLAS_LABELS = 37
 _NEEDS_WHOLE_ATLAS = (Estimator.MAXIMUM_LIKELIHOOD, Estimator.MAXIMUM_A_POSTERIORI)
 
 
@@ -114,22 +116,37 @@ def _floats(path: Path) -> list[float]:
         raise InputError("holds something else than numbers", where=path.name) from None
 
 
-def check_atlas(atlas: Path, labels: Sequence[int], estimator: Estimator, grid: Grid) -> tuple[str, ...]:
-    """Refuse an atlas that is absent, of another image, or too small for the estimator; name the labels."""
+def atlas_images(atlas: Path) -> list[Path]:
+    """List the images of an atlas, one per label, in the order of the labels."""
+    return sorted(atlas.glob("PAM50_atlas_*.nii.gz")) or sorted(atlas.glob("atlas_[0-9]*.nii.gz"))
+
+
+def check_atlas(
+    atlas: Path,
+    labels: Sequence[int],
+    estimator: Estimator,
+    grid: Grid,
+    *,
+    n_labels: int = N_ATLAS_LABELS,
+) -> tuple[str, ...]:
+    """Refuse an atlas that is absent, of another image, or too small for the estimator; name the labels.
+
+    ``n_labels`` is the number of labels of the whole atlas; by default that of PAM50.
+    """
     if atlas.is_file():
         check_same(grid, atlas, "mask")
         if estimator in _NEEDS_WHOLE_ATLAS:
             raise ConfigError("this estimator needs the whole atlas", where=atlas.name, found=estimator)
         return (split_name(atlas.name)[0],)
-    images = sorted(atlas.glob("PAM50_atlas_*.nii.gz"))
+    images = atlas_images(atlas)
     if not images:
         raise InputError("holds no atlas", where=str(atlas), todo="warp the template to the image first")
-    if estimator in _NEEDS_WHOLE_ATLAS and len(images) != _N_ATLAS_LABELS:
+    if estimator in _NEEDS_WHOLE_ATLAS and len(images) != n_labels:
         raise InputError(
             "the atlas is not complete, and this estimator needs all of it",
             where=str(atlas),
             found=f"{len(images)} labels",
-            expected=str(_N_ATLAS_LABELS),
+            expected=str(n_labels),
         )
     check_same(grid, images[0], "atlas")
     known = _label_names(atlas / "info_label.txt")
@@ -147,14 +164,19 @@ def check_atlas(atlas: Path, labels: Sequence[int], estimator: Estimator, grid: 
 def _label_names(path: Path) -> dict[int, str]:
     """Read the identifiers and names of ``info_label.txt``, single and combined."""
     names: dict[int, str] = {}
+    combined = False
     for line in iter_lines(read_small(path, limit=_MAX_TEXT_BYTES)):
+        combined = combined or "Keyword=CombinedLabels" in line
         number, comma, rest = line.partition(",")
         if comma and number.strip().isdecimal() and number.strip().isascii():
-            names.setdefault(int(number), rest.rpartition(",")[0].strip() or rest.strip())
+            # After the name stands a file, or a list of numbers, which has commas of its own.
+            name = rest.partition(",")[0] if combined else rest.rpartition(",")[0]
+            names.setdefault(int(number), name.strip() or rest.strip())
     return names
 
 
 def beside_atlas(atlas: Path, name: str) -> Path | None:
-    """Return a template image that was warped together with an atlas, where there is one."""
-    path = atlas.parent / "template" / name
-    return path if atlas.is_dir() and path.is_file() else None
+    """Return the template image (``cord``, ``levels``) that came together with an atlas, if there is one."""
+    folder = atlas.parent / "template"
+    known = [path for stem in ("PAM50", "atlas") if (path := folder / f"{stem}_{name}.nii.gz").is_file()]
+    return known[0] if atlas.is_dir() and known else None

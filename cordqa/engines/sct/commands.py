@@ -100,9 +100,10 @@ def _present(*paths: str | None) -> tuple[str, ...]:
     return tuple(path for path in paths if path)
 
 
-def deepseg(task: str, *, image: str, output: str) -> Command:
+def deepseg(task: str, *, image: str, output: str, quality_folder: str | None = None) -> Command:
     """Segment with a network (version 7 or newer); its model must be installed already."""
-    return Command("sct_deepseg", (task, *_words(("-i", image), ("-o", output))), (output,), (image,))
+    words = _words(("-i", image), ("-o", output), ("-qc", quality_folder))
+    return Command("sct_deepseg", (task, *words), (output,), (image,))
 
 
 def propseg(

@@ -202,6 +202,7 @@ def _keep(
         config_hash=call.ledger.config_hash,
         inputs=inputs,
         outputs=tuple(path.name for path in call.outputs),
+        made=tuple(take_fingerprint(path) for path in call.outputs) if outcome.state is State.DONE else (),
         run=call.ledger.run,
         attempt=call.attempt,
         started=started,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -61,6 +61,7 @@ class Record:
     config_hash: str = ""
     inputs: tuple[Fingerprint, ...] = ()
     outputs: tuple[str, ...] = ()
+    made: tuple[Fingerprint, ...] = ()  # what the outputs were when they were made
     run: str = ""
     attempt: int = 1
     started: str = ""
@@ -91,6 +92,20 @@ def is_unchanged(path: Path, known: Fingerprint) -> bool:
     if now.sha256 or known.sha256:
         return (now.size, now.sha256) == (known.size, known.sha256)
     return (now.size, now.mtime_ns) == (known.size, known.mtime_ns)
+
+
+def _as_made(outputs: Sequence[Path], made: Sequence[Fingerprint]) -> bool:
+    """Tell whether outputs are there, and are those that the task itself has left.
+
+    A run that lost sight of a worker leaves a note of that in the place of the result, while the worker
+    may be about to finish.  The time of change does not count, so that a copied folder stays as it is.
+    """
+    if not all(path.exists() for path in outputs):
+        return False
+    if len(made) != len(outputs):
+        return not made
+    now = [take_fingerprint(path) for path in outputs]
+    return all((a.size, a.sha256) == (b.size, b.sha256) for a, b in zip(now, made, strict=True))
 
 
 def _hash_listing(folder: Path) -> str:
@@ -200,7 +215,7 @@ class Ledger:
             return None
         if len(record.inputs) != len(task.inputs):
             return None
-        if record.outcome.state is State.DONE and not all(path.exists() for path in task.outputs):
+        if record.outcome.state is State.DONE and not _as_made(task.outputs, record.made):
             return None
         pairs = zip(task.inputs, record.inputs, strict=True)
         return record if all(is_unchanged(path, known) for path, known in pairs) else None
