@@ -18,7 +18,7 @@ from cordqa.simulate.cord.shapes import (
     star_distance,
     superellipse_radii,
 )
-from cordqa.simulate.cord.slices import GRID_MM, sections
+from cordqa.simulate.cord.slices import FAINT, FINE, GRID_MM, sections
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +131,33 @@ def test_every_kind_can_be_drawn_at_other_sizes(kind):
     scene = draw_scene(np.random.default_rng(5), size=40, pixel_mm=1.0, kind=kind)
     assert scene.cord.shape == (40, 40)
     assert scene.kind is kind
+
+
+def test_faint_sections_are_seeded_and_differ_from_others():
+    first, second, other = (next(sections(8, mix=mix)) for mix in (FAINT, FAINT, FINE))
+    np.testing.assert_array_equal(first.image, second.image)
+    assert not np.array_equal(first.image, other.image)
+    assert sum(FAINT.families.values()) == pytest.approx(1.0)
+    assert set(FAINT.families) <= set(FAMILIES)
+
+
+def test_wide_sacs_are_wider():
+    def room(wide):
+        scenes = [
+            draw_scene(np.random.default_rng(seed), size=96, pixel_mm=GRID_MM, wide=wide)
+            for seed in range(12)
+        ]
+        return np.median([(scene.sac.sum() - scene.cord.sum()) * GRID_MM**2 for scene in scenes])
+
+    assert room(1.0) > room(0.0) + 50.0
+
+
+def test_poor_images_are_poorer_and_finite():
+    image = np.full((72, 72), 0.5, dtype=np.float32)
+    image[30:42, 30:42] = 1.0
+    spread = []
+    for poor in (0.0, 1.0):
+        shown = [acquire(image, GRID_MM, np.random.default_rng(seed), poor=poor) for seed in range(15)]
+        assert all(np.isfinite(one).all() for one in shown)
+        spread.append(np.median([one[:12].std() / one.mean() for one in shown]))
+    assert spread[1] > 1.2 * spread[0]
