@@ -30,7 +30,7 @@ def resource_root() -> Path:
     DefinitionError
         If the installation is incomplete.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     for root in (package / "_resources", package.parent):
         if all((root / name).is_dir() for name in _FOLDERS):
             return root
