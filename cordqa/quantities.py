@@ -47,6 +47,7 @@ _ALL = (
     Quantity("T1", "T1", "ms", 1.0, 10_000.0, "ratio", "Longitudinal relaxation time."),
     Quantity("T2", "T2", "ms", 1.0, 5_000.0, "ratio", "Transverse relaxation time."),
     Quantity("T2star", "T2*", "ms", 0.5, 3_000.0, "ratio", "Effective transverse relaxation time."),
+    Quantity("R2star", "R2*", "1/s", 0.0, 500.0, "ratio", "Effective transverse relaxation rate."),
     Quantity(
         "PD",
         "Proton density",
@@ -56,6 +57,7 @@ _ALL = (
         "ratio",
         "Proton density relative to a reference sphere of water.",
     ),
+    Quantity("B1", "B1", "1", 0.3, 2.0, "ratio", "Actual over nominal flip angle (transmit field)."),
     Quantity("ADC", "ADC", "um2/s", 1.0, 4_000.0, "ratio", "Apparent diffusion coefficient."),
     Quantity(
         "CSA",
@@ -185,6 +187,15 @@ _ALL = (
     Quantity("MTR", "MTR", "%", 0.0, 100.0, "ratio", "Magnetization transfer ratio."),
     Quantity("MTsat", "MTsat", "%", -1.0, 15.0, "ratio", "Magnetization transfer saturation."),
     Quantity(
+        "ihMTR",
+        "ihMTR",
+        "%",
+        -5.0,
+        50.0,
+        "ratio",
+        "Inhomogeneous magnetization transfer ratio; the normalisation is said with the value.",
+    ),
+    Quantity(
         "susceptibility",
         "Magnetic susceptibility",
         "ppm",
@@ -192,6 +203,36 @@ _ALL = (
         5.0,
         "interval",
         "Magnetic susceptibility relative to the stated reference.",
+    ),
+    Quantity(
+        "susceptibility_paramagnetic",
+        "Paramagnetic susceptibility",
+        "ppm",
+        0.0,
+        5.0,
+        "interval",
+        "Paramagnetic part of susceptibility relative to the stated reference.",
+    ),
+    Quantity(
+        "susceptibility_diamagnetic",
+        "Diamagnetic susceptibility",
+        "ppm",
+        -5.0,
+        0.0,
+        "interval",
+        "Diamagnetic part of susceptibility relative to the stated reference, not positive.",
+    ),
+    Quantity(
+        "local_field",
+        "Local field",
+        "ppm",
+        -2.0,
+        2.0,
+        "interval",
+        "Relative field change by sources inside the mask.",
+    ),
+    Quantity(
+        "total_field", "Total field", "ppm", -20.0, 20.0, "interval", "Relative change of the main field."
     ),
 )
 

@@ -44,7 +44,9 @@ def request_of(model: FitModel, folder: Path, **changes: object) -> FitRequest:
     folder.mkdir(parents=True, exist_ok=True)
     example = model.example()
     images = {
-        role.id: (save(folder / f"{role.id}.nii.gz", example.images[role.id]),) for role in model.images
+        role.id: (save(folder / f"{role.id}.nii.gz", example.images[role.id]),)
+        for role in model.images
+        if role.id in example.images
     }
     maps = {name: save(folder / f"{name}.nii.gz", values) for name, values in example.maps.items()}
     given: dict = {
@@ -71,8 +73,13 @@ class Words:
 
     def list(self, *more: str) -> list[str]:
         words = ["fit", self.model.id]
-        words += [str(path) for role in self.model.images for path in self.request.images[role.id]]
+        placed = [role for role in self.model.images if not role.by_option]
+        words += [str(path) for role in placed for path in self.request.images[role.id]]
         words.append(str(self.out))
+        for role in self.model.images:
+            if role.by_option:
+                for path in self.request.images.get(role.id, ()):
+                    words += [role.option, str(path)]
         for name, values in self.request.settings.items():
             words += [f"--{name.replace('_', '-')}", ",".join(f"{v:.10g}" for v in values)]
         for name, path in self.request.maps.items():
@@ -81,6 +88,8 @@ class Words:
             option = f"--{name.replace('_', '-')}"
             if isinstance(value, bool):
                 words.append(option if value else f"--no-{option[2:]}")
+            elif isinstance(value, tuple):
+                words += [option, ",".join(f"{number:.10g}" for number in value)]
             else:
                 words += [option, str(value)]
         for name in ("bval", "bvec", "bdelta"):

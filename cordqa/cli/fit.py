@@ -195,7 +195,8 @@ def _metavar(one: Option) -> str:
 
 
 def _common_options(model: FitModel) -> list[inspect.Parameter]:
-    mask = "Voxels to fit (above one half); all by default."
+    made = "made from the images" if model.outlines else "all"
+    mask = f"Voxels to fit (above one half); {made} by default."
     region = (
         "Regions: integer labels, or shares (4D, or 3D from 0 to 1); names from a .tsv beside it. Repeat it."
     )

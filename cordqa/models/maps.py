@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FittedMaps", "Reasons"]
+from cordqa.records import Figure
+
+__all__ = ["Attachments", "ExtraImage", "FittedMaps", "Reasons"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -63,6 +66,51 @@ class Reasons:
         return Reasons(codes=codes, texts=texts)
 
 
+@dataclass(frozen=True, slots=True)
+class ExtraImage:
+    """An image that is written and not measured: shape (i, j, k), its unit and what it shows."""
+
+    data: Array
+    unit: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachments:
+    """What a model of a whole volume gives beyond its maps; arrays have shape (i, j, k).
+
+    Attributes
+    ----------
+    masks : mapping of str to ndarray of bool
+        By a label of letters and digits; they may reach beyond the voxels that were to be fitted.
+    images : mapping of str to ExtraImage
+        By a label of letters and digits.
+    draws : mapping of str to ndarray, shape (n_draws, i, j, k) or (n_draws, m)
+        Realisations of the error of a map, zero on average: what neighbours share of it is in
+        them, so that the error of a region is the root mean square of its draws.
+    documents : mapping of str to mapping
+        Plain data by file name without extension; written as JSON.
+    methods : tuple of str
+        Paragraphs for the methods text.
+    warnings : tuple of str
+        Notices that a reader must not overlook.
+    figures : tuple of Figure
+        Shown after the maps.
+    files : mapping of str to callable
+        Other files by their path below the output folder; each makes its content from what the
+        names of all outputs begin with.
+    """
+
+    masks: Mapping[str, Mask] = field(default_factory=dict)
+    images: Mapping[str, ExtraImage] = field(default_factory=dict)
+    draws: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    methods: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    files: Mapping[str, Callable[[str], bytes]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedMaps:
     """Maps of one model over one set of voxels.
@@ -88,6 +136,8 @@ class FittedMaps:
         A sentence, and the voxels whose values are kept but doubtful for that reason.
     notices : tuple of str
         What holds for the whole fit: an assumption, a model limit, a shell that was left out.
+    attached : Attachments, optional
+        Only of models that see the whole volume at once.
     """
 
     model: str
@@ -98,6 +148,7 @@ class FittedMaps:
     own_reasons: Mapping[str, Reasons] = field(default_factory=dict)
     flags: Mapping[str, Mask] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    attached: Attachments | None = None
 
     def reason_of(self, name: str) -> Reasons:
         """Why voxels lack a value in one map."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.errors import FitError
-from cordqa.models.maps import FittedMaps, Reasons
+from cordqa.models.maps import Attachments, FittedMaps, Reasons
 from cordqa.workflow.fit.data import FitData
 from cordqa.workflow.fit.registry import FitModel
 
@@ -68,7 +68,7 @@ def fit_voxels(
     ready = data if model.prepare is None else model.prepare(data)
     if not model.voxelwise:
         found = _inside(model.fit(ready), data.mask)
-        tell(1, 1)
+        tell(int(data.mask.sum()), int(data.mask.sum()))
         return found
     total = data.signal.shape[0]
     starts = range(0, total, chunk_voxels)
@@ -104,7 +104,18 @@ def _inside(maps: FittedMaps, mask: NDArray[np.bool_]) -> FittedMaps:
         reasons=replace(maps.reasons, codes=maps.reasons.codes[mask]),
         own_reasons={name: replace(one, codes=one.codes[mask]) for name, one in maps.own_reasons.items()},
         flags={text: array[mask] for text, array in maps.flags.items()},
+        attached=_attached(maps.attached, mask),
     )
+
+
+def _attached(found: Attachments | None, mask: NDArray[np.bool_]) -> Attachments | None:
+    """Bring draws to the voxels of the mask; masks and images stay volumes."""
+    if found is None:
+        return None
+    volumes = [*found.masks.values(), *(one.data for one in found.images.values())]
+    if any(array.shape != mask.shape for array in volumes):
+        raise FitError("the model gave an image in another shape than the images", expected=f"{mask.shape}")
+    return replace(found, draws={name: draws[:, mask] for name, draws in found.draws.items()})
 
 
 def _apart(model: FitModel, chunks: Iterator[FitData], workers: int) -> Iterator[FittedMaps]:

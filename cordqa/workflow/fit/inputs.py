@@ -187,11 +187,10 @@ def _check_repeats(reader: _Reader) -> None:
 def _read_mask(reader: _Reader) -> Mask | None:
     path = reader.request.mask
     if path is None:
-        reader.note(
-            "no mask was given, so every voxel was fitted, air included; add --mask to leave it out",
-            "fit.no-mask",
-            severity=Severity.INFO,
-        )
+        made = "no mask was given, so one was made from the images; add --mask to use your own"
+        all_voxels = "no mask was given, so every voxel was fitted, air included; add --mask to leave it out"
+        text = made if reader.request.model.outlines else all_voxels
+        reader.note(text, "fit.no-mask", severity=Severity.INFO)
         return None
     values, resampled = _read_on_grid(path, "mask", reader)
     if resampled:

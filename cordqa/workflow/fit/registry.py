@@ -5,6 +5,7 @@ Command line, help texts, checks, outputs and the contract suite are all made fr
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,9 @@ class ImageRole:
         Whether it is given by ``--`` and the id with hyphens (repeated for several files).
     required : bool
         Only one that is given by an option can be left out; then it has no images.
+    parts : tuple of str
+        Value of the BIDS entity ``part`` of its files, and of the files beside which they are looked
+        for: ``("mag", "phase")``; empty, or these two.
     """
 
     id: str
@@ -64,6 +68,7 @@ class ImageRole:
     minimum: int = 1
     by_option: bool = False
     required: bool = True
+    parts: tuple[str, ...] = ()
 
     @property
     def option(self) -> str:
@@ -252,6 +257,13 @@ class FitModel:
         Sees all voxels once before the chunks do: refuses what cannot be, or stores in
         ``FitData.state`` what must be the same for all.
     voxelwise : bool
+    absolute : bool
+        Whether the numbers of the images mean something in themselves (a ratio, a phase, a map with
+        a unit), so that another scale of them gives another answer.
+    outlines : bool
+        Whether it makes a mask of its own where none is given.
+    requires : str
+        Module of an optional extra that the fit needs; without it the fit refuses and names the extra.
     experimental : str
         Why it is experimental; empty where it is not.
     assumptions : tuple of str
@@ -272,6 +284,9 @@ class FitModel:
     takes_noise: bool = True
     prepare: Callable[[FitData], FitData] | None = None
     voxelwise: bool = True
+    absolute: bool = False
+    outlines: bool = False
+    requires: str = ""
     experimental: str = ""
     assumptions: tuple[str, ...] = ()
 
@@ -292,6 +307,11 @@ class FitModel:
         unknown = {s.role for s in self.settings} - {"", *(role.id for role in self.images)}
         if unknown:
             raise ValueError(f"{self.id}: settings of unknown images: {', '.join(sorted(unknown))}")
+
+    @property
+    def installed(self) -> bool:
+        """Whether everything that the fit needs is there."""
+        return not self.requires or importlib.util.find_spec(self.requires) is not None
 
     @property
     def usage(self) -> str:

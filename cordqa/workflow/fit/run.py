@@ -21,6 +21,7 @@ from cordqa.models.maps import FittedMaps
 from cordqa.records import Outcome, Provenance, Result, Severity, State, Status, as_plain
 from cordqa.workflow.fit.chunks import Advance, fit_voxels
 from cordqa.workflow.fit.inputs import Inputs, read_inputs
+from cordqa.workflow.fit.parts import complete_images
 from cordqa.workflow.fit.request import FitRequest
 from cordqa.workflow.fit.summary import describe_methods, summarise
 from cordqa.workflow.fit.write import MapWriter, output_prefix, remove_outputs
@@ -64,6 +65,7 @@ def run_fit(
     """
     tell = progress or (lambda _line: None)
     _check_out(out)
+    request = complete_images(request)
     prepare_folder(out)
     tell(
         f"reading {', '.join(path.name for path in request.files[:4])}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ def summarise(request: FitRequest, inputs: Inputs, maps: FittedMaps) -> Summary:
     regions = (_whole(request, inputs), *inputs.regions)
     voxels = [_Voxels.of(region, inputs.mask) for region in regions]
     summary.figures += draw_maps(maps, inputs.grid, inputs.mask)
+    summary.figures += maps.attached.figures if maps.attached is not None else ()
     for quantity in maps.values:
         _quantity(quantity, request, inputs, maps, voxels, summary)
     _reasons(maps, voxels, summary)
@@ -91,6 +92,7 @@ def _quantity(
 ) -> None:
     values, errors = maps.values[quantity], maps.standard_errors.get(quantity)
     unit = maps.units.get(quantity, "")
+    draws = _draws(maps, quantity)
     taken: dict[str, Array] = {}
     found: dict[str, RegionValue] = {}
     for one in voxels:
@@ -102,12 +104,36 @@ def _quantity(
             one.region.weight,
             correlated_voxels=request.correlated_voxels,
         )
+        if draws is not None:
+            found[name] = _with_draws(found[name], _drawn(one, values, draws))
         flags = _flags(quantity, one, maps, found[name])
         summary.measurements.append(_row(quantity, unit, name, found[name], request, inputs, maps, flags))
         summary.statistics += _statistics(quantity, unit, name, found[name], taken[name].size)
     figure = draw_distribution(quantity, unit, taken, found)
     if figure is not None:
         summary.figures.append(figure)
+
+
+def _draws(maps: FittedMaps, quantity: str) -> NDArray[np.float32] | None:
+    """Return realisations of the error of a map; one alone says too little."""
+    found = None if maps.attached is None else maps.attached.draws.get(quantity)
+    return found if found is not None and len(found) > 1 else None
+
+
+def _drawn(one: _Voxels, values: Array, draws: NDArray[np.float32]) -> float:
+    """Return the standard error of the mean of a region: its errors are zero on average."""
+    weight = one.region.weight * np.isfinite(one.take(values))
+    total = float(weight.sum())
+    if total <= 0:
+        return math.nan
+    means = [float(np.nansum(one.take(draw.astype(np.float64)) * weight)) / total for draw in draws]
+    return float(np.sqrt(np.mean(np.square(means))))
+
+
+def _with_draws(found: RegionValue, error: float) -> RegionValue:
+    """Replace the errors that take voxels as independent; the median keeps its factor to the mean."""
+    factor = found.median_error / found.mean_error if found.mean_error > 0 else math.nan
+    return replace(found, mean_error=error, median_error=factor * error)
 
 
 def _flags(quantity: str, one: _Voxels, maps: FittedMaps, found: RegionValue) -> tuple[str, ...]:
@@ -159,7 +185,7 @@ def _row(
         standard_uncertainty=error,
         low=value - 1.96 * error if known else math.nan,
         high=value + 1.96 * error if known else math.nan,
-        uncertainty_method=_how(request) if known else "",
+        uncertainty_method=_how(request, _draws(maps, quantity)) if known else "",
         n_voxels=found.n_voxels,
         coverage=found.coverage,
         method=f"{maps.model}; {'weighted median' if median else 'weighted mean'} of the voxels",
@@ -169,7 +195,9 @@ def _row(
     )
 
 
-def _how(request: FitRequest) -> str:
+def _how(request: FitRequest, draws: NDArray[np.float32] | None = None) -> str:
+    if draws is not None:
+        return f"root mean square over {len(draws)} realisations of the noise, through the whole model"
     shared = request.correlated_voxels
     voxels = "voxels independent" if shared == 1 else f"{shared:g} voxels share one error"
     return f"propagated from the standard errors of the voxels, {voxels}"
@@ -212,6 +240,8 @@ def _reasons(maps: FittedMaps, voxels: Sequence[_Voxels], summary: Summary) -> N
 
 def _map_notices(request: FitRequest, maps: FittedMaps) -> list[Notice]:
     notices = [_notice(text, "fit.model") for text in maps.notices]
+    loud = maps.attached.warnings if maps.attached is not None else ()
+    notices += [_notice(text, "fit.model", Severity.WARNING) for text in loud]
     if request.model.experimental:
         text = f"experimental: {request.model.experimental}"
         notices.append(_notice(text, "fit.experimental", Severity.WARNING))
@@ -263,7 +293,8 @@ def describe_methods(request: FitRequest, inputs: Inputs, maps: FittedMaps) -> t
         text.append(f"Acquisition: {'; '.join(settings)}.")
     if options:
         text.append(f"Options that differ from the default: {'; '.join(options)}.")
-    paragraphs = [" ".join(text), *model.assumptions]
+    attached = maps.attached.methods if maps.attached is not None else ()
+    paragraphs = [" ".join(text), *attached, *model.assumptions]
     paragraphs.append(
         "A voxel that could not be fitted has no value, and a code says why. The value of a region is the "
         f"{request.region_statistic} of its voxels weighted by the share of each in the region. Its "

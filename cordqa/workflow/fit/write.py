@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from cordqa import __version__
 from cordqa.errors import CordqaError
+from cordqa.io.atomic import appear_complete
 from cordqa.io.bids_names import format_name, parse_name, split_extension
 from cordqa.io.derivatives import DerivativeInfo, write_derivative
 from cordqa.io.results import write_text
-from cordqa.models.maps import FittedMaps, Reasons
+from cordqa.models.maps import Attachments, FittedMaps, Reasons
 from cordqa.quantities import find_quantity
 from cordqa.records import Volume, as_plain
 from cordqa.workflow.fit.grid import Grid
@@ -42,7 +43,9 @@ _SUFFIXES = {
     "susceptibility": "Chimap",
 }
 _SAFE = re.compile(r"[^A-Za-z0-9+-]+")
-_OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*\.(nii\.gz|json|tsv)")
+_OWN_NAME = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9_.+-]*\.(nii\.gz|json|tsv)|dicom/[A-Za-z0-9][A-Za-z0-9_+-]*\.dcm"
+)
 
 
 def map_suffix(name: str) -> str:
@@ -97,9 +100,14 @@ class MapWriter:
             self._desc(f"{self._word(n)}Reason") for n in self.maps.own_reasons
         ]
         flags = [self._desc("flags")] if self._flags() else []
-        stems = [*images, *tables, *flags]
-        return [f"{stem}{end}" for stem in stems for end in (".nii.gz", ".json")] + [
-            f"{t}.tsv" for t in tables
+        masks = [self._desc(label, "mask") for label in self._attached.masks]
+        extra = [f"{self.prefix}{label}" for label in self._attached.images]
+        stems = [*images, *tables, *flags, *masks, *extra]
+        return [
+            *(f"{stem}{end}" for stem in stems for end in (".nii.gz", ".json")),
+            *(f"{t}.tsv" for t in tables),
+            *(f"{name}.json" for name in self._attached.documents),
+            *self._attached.files,
         ]
 
     def write(self) -> None:
@@ -112,16 +120,35 @@ class MapWriter:
         for name, reasons in self.maps.own_reasons.items():
             self._write_reasons(self._desc(f"{self._word(name)}Reason"), reasons, name)
         self._write_flags()
+        self._write_attached()
+
+    @property
+    def _attached(self) -> Attachments:
+        return self.maps.attached or Attachments()
+
+    def _write_attached(self) -> None:
+        """Write what a model of a whole volume gives beyond its maps."""
+        for label, mask in self._attached.masks.items():
+            text = f"Mask ({label}) of {self.model.id}; voxels that are in it are 1"
+            self._put(self._desc(label, "mask"), mask.astype(np.uint8), text)
+        for label, image in self._attached.images.items():
+            data = image.data.astype(np.float32)
+            self._put(f"{self.prefix}{label}", data, image.description, image.unit)
+        for name, document in self._attached.documents.items():
+            write_text(self.out / f"{name}.json", dump(document))
+        for name, make in self._attached.files.items():
+            with appear_complete(self.out / name) as temporary:
+                temporary.write_bytes(make(self.prefix))
 
     def _word(self, name: str) -> str:
         return re.sub(r"[^A-Za-z0-9]", "", name)
 
-    def _desc(self, label: str) -> str:
+    def _desc(self, label: str, suffix: str = "dseg") -> str:
         """Name of an image of labels; a description that the source has is kept in front."""
         head, _, old = self.prefix.rstrip("_").rpartition("_desc-")
         if head and re.fullmatch(r"[A-Za-z0-9+]+", old):
-            return f"{head}_desc-{old}{label[:1].upper()}{label[1:]}_dseg"
-        return f"{self.prefix}desc-{label}_dseg"
+            return f"{head}_desc-{old}{label[:1].upper()}{label[1:]}_{suffix}"
+        return f"{self.prefix}desc-{label}_{suffix}"
 
     def _write_map(self, name: str, values: NDArray[Any], *, error: bool = False) -> None:
         registered = find_quantity(name)

@@ -1,4 +1,4 @@
-"""What MT models share: maps with words for reasons become maps with codes; errors from noise."""
+"""What MT models share: errors from noise, and notices about settings."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cordqa.models.maps import Reasons
 from cordqa.records import Notice
 
-__all__ = ["propagate_noise", "reasons_of_words", "split_notices"]
+__all__ = ["propagate_noise", "split_notices"]
 
 Array = NDArray[np.float64]
 #: Step of the numerical derivative over the signal.
 _STEP = 1e-4
-
-
-def reasons_of_words(words: NDArray[np.str_]) -> Reasons:
-    """Turn one sentence per voxel (empty: there is a value) into codes."""
-    distinct = [str(text) for text in np.unique(words) if text]
-    return Reasons.collect(words.shape, [(words == text, text) for text in distinct])
 
 
 def propagate_noise(

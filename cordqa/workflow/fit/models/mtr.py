@@ -10,7 +10,7 @@ from cordqa.models.magnetization_transfer.pairing import check_mt_pair
 from cordqa.models.magnetization_transfer.ratio import mt_ratio
 from cordqa.models.maps import FittedMaps
 from cordqa.workflow.fit.data import FitData
-from cordqa.workflow.fit.models._transfer import propagate_noise, reasons_of_words, split_notices
+from cordqa.workflow.fit.models._transfer import propagate_noise, split_notices
 from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, Setting
 
 __all__ = ["MODEL"]
@@ -23,20 +23,17 @@ def _fit(data: FitData) -> FittedMaps:
     found = mt_ratio(on, off)
     errors = {}
     if data.noise_sd is not None:
-        errors = propagate_noise(lambda s: {"MTR": mt_ratio(*s).values}, (on, off), data.noise_sd)
+        errors = propagate_noise(lambda s: mt_ratio(*s).values, (on, off), data.noise_sd)
     first, second = data.acquisitions
     flags, notices = split_notices(check_mt_pair(first, second), data.shape)
-    reasons = reasons_of_words(found.reason)
+    ok = found.reasons.ok
     if data.state.get("swapped"):
         flags[_SWAPPED] = np.ones(data.shape, dtype=bool)
-    return FittedMaps(
-        model="100 (off - on) / off",
-        values={"MTR": found.values},
-        units={"MTR": "%"},
-        standard_errors=errors,
-        reasons=reasons,
-        flags={"negative: MT-on is brighter than MT-off": found.values < 0}
-        | {text: where & reasons.ok for text, where in flags.items()},
+    return replace(
+        found,
+        standard_errors={name: np.where(ok, error, np.nan) for name, error in errors.items()},
+        flags={"negative: MT-on is brighter than MT-off": found.values["MTR"] < 0}
+        | {text: where & ok for text, where in flags.items()},
         notices=notices,
     )
 

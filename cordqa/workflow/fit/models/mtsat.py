@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,13 +13,12 @@ from cordqa.models.magnetization_transfer.pairing import check_mt_triplet
 from cordqa.models.magnetization_transfer.saturation import (
     HELMS_C,
     B1Model,
-    MTSatMaps,
     SpoiledEcho,
     fit_mt_saturation,
 )
 from cordqa.models.maps import FittedMaps
 from cordqa.workflow.fit.data import FitData
-from cordqa.workflow.fit.models._transfer import propagate_noise, reasons_of_words, split_notices
+from cordqa.workflow.fit.models._transfer import propagate_noise, split_notices
 from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput, Option, Setting
 
 __all__ = ["MODEL"]
@@ -54,25 +53,20 @@ def _fit(data: FitData) -> FittedMaps:
     errors = {}
     if data.noise_sd is not None:
         errors = propagate_noise(
-            lambda signals: _values(fit_mt_saturation(*signals, **settings)), images, data.noise_sd
+            lambda signals: fit_mt_saturation(*signals, **settings).values, images, data.noise_sd
         )
     first, second, third = data.acquisitions
     flags, notices = split_notices(check_mt_triplet(first, second, third), data.shape)
     if b1 is None:
         flags[_NO_B1] = np.ones(data.shape, dtype=bool)
-    reasons = reasons_of_words(found.mtsat_percent.reason)
-    return FittedMaps(
-        model=f"dual-flip-angle algebra for small angles, B1 model {found.b1_model}",
-        values=_values(found),
-        units={"MTsat": "%", "T1": "ms", "M0": "signal"},
-        standard_errors=errors,
-        reasons=reasons,
-        own_reasons={
-            "T1": reasons_of_words(found.t1_s.reason),
-            "M0": reasons_of_words(found.amplitude.reason),
+    ok = found.reasons.ok
+    return replace(
+        found,
+        standard_errors={
+            name: np.where(found.reason_of(name).ok & ok, error, np.nan) for name, error in errors.items()
         },
-        flags={"negative saturation": found.mtsat_percent.values < 0}
-        | {text: where & reasons.ok for text, where in flags.items()},
+        flags={"negative saturation": found.values["MTsat"] < 0}
+        | {text: where & ok for text, where in flags.items()},
         notices=notices,
     )
 
@@ -82,14 +76,6 @@ def _echoes(data: FitData) -> dict[str, SpoiledEcho]:
     return {
         name: SpoiledEcho(repetition_time_s=float(repetition[n]), flip_angle_deg=float(angle[n]))
         for n, name in enumerate(("mt_echo", "pd_echo", "t1_echo"))
-    }
-
-
-def _values(found: MTSatMaps) -> Mapping[str, Array]:
-    return {
-        "MTsat": found.mtsat_percent.values,
-        "T1": 1000.0 * found.t1_s.values,
-        "M0": found.amplitude.values,
     }
 
 

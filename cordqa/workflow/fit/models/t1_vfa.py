@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 
 from cordqa.models.maps import FittedMaps
 from cordqa.models.relaxometry.signal import spoiled_gradient_echo_signal
+from cordqa.models.relaxometry.spoiling import SpoilingCorrection, make_spoiling_correction
 from cordqa.models.relaxometry.variable_flip_angle import fit_variable_flip_angle
 from cordqa.workflow.fit.data import FitData
 from cordqa.workflow.fit.models._relaxometry import (
@@ -22,14 +27,26 @@ from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput,
 
 __all__ = ["MODEL"]
 
+Array = NDArray[np.float64]
 _NAMES = {"t1_s": MapName("T1", "ms", 1000.0), "m0": MapName("M0", SIGNAL_UNIT)}
 _NO_B1 = "no B1 map: nominal flip angles used, T1 is wrong by about twice the error of B1"
 _RADIANS = "all flip angles are below 1.6 degrees: are they in radians?"
 
 
+_UNSPOILED = "outside the range of T1 and B1 for which spoiling was simulated"
+
+
 def _prepare(data: FitData) -> FitData:
     refuse_signed(data, "give magnitude images")
-    return data
+    if data.options["spoil_increment"] is None:
+        return data
+    correction = make_spoiling_correction(
+        data.values("flip_angles"),
+        data.value("repetition_time"),
+        increment_deg=data.number("spoil_increment"),
+        t2_s=data.number("spoil_t2"),
+    )
+    return replace(data, state={"spoiling": correction})
 
 
 def _fit(data: FitData) -> FittedMaps:
@@ -45,7 +62,34 @@ def _fit(data: FitData) -> FittedMaps:
         t1_range_s=(data.number("t1_min"), data.number("t1_max")),
     )
     doubts = (*(() if b1 is not None else (_NO_B1,)), *((_RADIANS,) if angles.max() < 1.6 else ()))
-    return maps_of_fit(fit, _NAMES, failures=((below, NEGATIVE),), flags=everywhere(data.shape, *doubts))
+    found = maps_of_fit(fit, _NAMES, failures=((below, NEGATIVE),), flags=everywhere(data.shape, *doubts))
+    correction = data.state.get("spoiling")
+    return found if correction is None else _corrected(found, correction, 1.0 if b1 is None else b1)
+
+
+def _corrected(found: FittedMaps, correction: SpoilingCorrection, b1: Array | float) -> FittedMaps:
+    """Correct T1 for incomplete spoiling; M0 stays as it is."""
+    factor = correction.factor(found.values["T1"] / 1000, b1)
+    reasons = found.reasons.then(found.reasons.ok & ~np.isfinite(factor), _UNSPOILED)
+
+    def kept(maps: Mapping[str, Array]) -> dict[str, Array]:
+        times = {"T1": factor}
+        return {name: np.where(reasons.ok, one * times.get(name, 1.0), np.nan) for name, one in maps.items()}
+
+    text = (
+        f"T1 is corrected for spoiling: up to {100 * correction.largest_change:.1f} % over "
+        f"{correction.t1_range_s[0]:.2g} to {correction.t1_range_s[1]:.2g} s, of which the polynomial leaves "
+        f"{100 * correction.largest_residual:.2g} %; T2 is assumed, and diffusion left out"
+    )
+    return replace(
+        found,
+        model=f"{found.model}, T1 corrected for incomplete spoiling",
+        values=kept(found.values),
+        standard_errors=kept(found.standard_errors),
+        reasons=reasons,
+        flags={words: where & reasons.ok for words, where in found.flags.items()},
+        notices=(*found.notices, text),
+    )
 
 
 def _example() -> Example:
@@ -110,6 +154,25 @@ MODEL = FitModel(
         ),
     ),
     options=(
+        Option(
+            id="spoil_increment",
+            kind=float,
+            default=None,
+            unit="deg",
+            low=0.0,
+            high=360.0,
+            help="Phase increment of the RF spoiling, to correct T1 for incomplete spoiling; not corrected "
+            "by default.",
+        ),
+        Option(
+            id="spoil_t2",
+            kind=float,
+            default=0.065,
+            unit="s",
+            low=0.001,
+            high=5.0,
+            help="T2 that is assumed for the correction of spoiling.",
+        ),
         Option(id="t1_min", kind=float, default=0.005, unit="s", low=1e-4, high=60.0, help="Shortest T1."),
         Option(id="t1_max", kind=float, default=10.0, unit="s", low=1e-3, high=60.0, help="Longest T1."),
     ),
@@ -119,6 +182,11 @@ MODEL = FitModel(
         "steady state. Magn Reson Med 2003;49:515-526. doi:10.1002/mrm.10407",
         "Chang LC et al. Linear least-squares method for unbiased estimation of T1 from SPGR signals. "
         "Magn Reson Med 2008;60:496-501. doi:10.1002/mrm.21669",
+        "Preibisch C, Deichmann R. Influence of RF spoiling on the stability and accuracy of T1 mapping "
+        "based on spoiled FLASH with varying flip angles. Magn Reson Med 2009;61:125-135. "
+        "doi:10.1002/mrm.21776",
     ),
-    assumptions=("Perfect spoiling, one T1 per voxel, and the flip angle that B1 says.",),
+    assumptions=(
+        "Spoiling is perfect unless it is corrected for; one T1 per voxel, and the flip angle that B1 says.",
+    ),
 )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cordqa.errors import InputError
 from cordqa.models.maps import FittedMaps
+from cordqa.models.relaxometry.echo_order import refuse_growth
 from cordqa.models.relaxometry.multi_echo import choose_slice_profile, fit_multi_echo
 from cordqa.models.relaxometry.signal import spin_echo_signal
 from cordqa.models.relaxometry.slice_profile import UNIFORM, SliceProfile
@@ -41,6 +42,7 @@ _NO_FLOOR = (
 
 def _prepare(data: FitData) -> FitData:
     refuse_signed(data, "give magnitude images")
+    _check_echoes(data)
     if data.text("model") != "epg":
         return data
     if data.map("t1_map") is None and data.options["t1"] is None:
@@ -52,6 +54,14 @@ def _prepare(data: FitData) -> FitData:
     if data.text("slice_profile") == "uniform":
         return data
     return replace(data, state={"profile": _choose_profile(data)})
+
+
+def _check_echoes(data: FitData) -> None:
+    """Refuse echoes in the wrong order; the first may be weaker than the second, which is stimulated."""
+    times = data.values("echo_times")
+    later = times > times.min()
+    if np.unique(times[later]).size > 1:
+        refuse_growth(data.signal[:, later], times[later])
 
 
 def _choose_profile(data: FitData) -> SliceProfile:

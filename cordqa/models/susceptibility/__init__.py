@@ -1,0 +1,1 @@
+"""Quantitative susceptibility mapping: from wrapped phase to susceptibility with its uncertainty."""

@@ -1,0 +1,152 @@
+"""A multi-echo gradient-echo scan as it was stored, and as the pipeline needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cordqa.errors import InputError
+from cordqa.models.susceptibility.dipole import unit_direction
+from cordqa.models.susceptibility.echo_input import (
+    check_echo_times,
+    check_magnitude,
+    find_missing,
+    from_complex,
+)
+from cordqa.models.susceptibility.geometry import b0_from_affine, voxel_size_mm
+from cordqa.models.susceptibility.phase_input import detect_scaling
+from cordqa.models.susceptibility.physics import hertz_per_ppm
+
+__all__ = ["Echoes", "Scan", "prepare_scan"]
+
+Array = NDArray[np.float64]
+Single = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """Echoes as they were stored.
+
+    Attributes
+    ----------
+    phase, magnitude : ndarray, shape (x, y, z, n_echoes)
+        Phase in any vendor's scaling; with ``parts`` the real and the imaginary part instead.
+    echo_times_s : sequence of float
+        Increasing, in seconds.
+    affine : ndarray, shape (4, 4)
+        Maps array indices to RAS+ millimetres.
+    field_strength_t : float
+    b0_direction : sequence of float, optional
+        In array axes; from the affine otherwise, for a person along the bore.
+    phase_range : sequence of two floats, optional
+        Stored values of -pi and pi; found out otherwise.
+    parts : bool
+        Whether ``phase`` and ``magnitude`` are the real and the imaginary part.
+    """
+
+    phase: NDArray[np.floating]
+    magnitude: NDArray[np.floating]
+    echo_times_s: Sequence[float] | Array
+    affine: Array
+    field_strength_t: float
+    b0_direction: Sequence[float] | Array | None = None
+    phase_range: Sequence[float] | None = None
+    parts: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Echoes:
+    """Echoes ready for unwrapping.
+
+    Attributes
+    ----------
+    phase : ndarray of float32, shape (x, y, z, n_echoes)
+        Wrapped, rad; 0 in voxels that are missing.
+    magnitude : ndarray of float32, same shape
+        0 in voxels that are missing.
+    times_s : ndarray, shape (n_echoes,)
+    voxel_size_mm, b0_direction : ndarray, shape (3,)
+    field_strength_t : float
+    missing : dict of str to ndarray of bool
+        Voxels without a phase, by reason.
+    sentences : tuple of str
+        For the methods text.
+    """
+
+    phase: Single
+    magnitude: Single
+    times_s: Array
+    voxel_size_mm: Array
+    b0_direction: Array
+    field_strength_t: float
+    missing: dict[str, Mask]
+    sentences: tuple[str, ...]
+
+
+def prepare_scan(scan: Scan) -> Echoes:
+    """Check a scan and bring its phase to radians.
+
+    Raises
+    ------
+    InputError
+        If shapes differ, echo times cannot be seconds, the phase is no wrapped phase, the magnitude
+        is no magnitude, the grid is sheared, or the field strength is not that of a scanner.
+    """
+    _check_shapes(scan.phase, scan.magnitude)
+    times = check_echo_times(scan.echo_times_s, scan.phase.shape[-1])
+    hertz_per_ppm(scan.field_strength_t)
+    if scan.b0_direction is None:
+        direction, origin = b0_from_affine(scan.affine), "from the affine"
+    else:
+        direction, origin = unit_direction(scan.b0_direction), "given by the user"
+    if scan.parts:
+        phase, magnitude = from_complex(scan.phase, scan.magnitude)
+        words = "Phase and magnitude were computed from real and imaginary part."
+    else:
+        check_magnitude(scan.magnitude)
+        scaling = detect_scaling(scan.phase, phase_range=scan.phase_range)
+        phase, magnitude = scaling.radians(scan.phase), np.asarray(scan.magnitude, dtype=np.float32)
+        words = scaling.sentence[0].upper() + scaling.sentence[1:]
+    missing = find_missing(scan.phase, magnitude)
+    for where in missing.values():
+        phase[where], magnitude = 0.0, _without(magnitude, where)
+    axes = ", ".join(f"{value:.3f}" for value in direction)
+    return Echoes(
+        phase=phase,
+        magnitude=magnitude,
+        times_s=times,
+        voxel_size_mm=voxel_size_mm(scan.affine),
+        b0_direction=direction,
+        field_strength_t=scan.field_strength_t,
+        missing=missing,
+        sentences=(words, f"The main field points along ({axes}) in array axes ({origin})."),
+    )
+
+
+def _without(magnitude: Single, where: Mask) -> Single:
+    if not where.any():
+        return magnitude
+    silent = magnitude.copy()
+    silent[where] = 0.0
+    return silent
+
+
+def _check_shapes(phase: NDArray[np.floating], magnitude: NDArray[np.floating]) -> None:
+    if phase.ndim != 4:
+        raise InputError(
+            "the phase must have three dimensions and one for the echoes",
+            found=f"{phase.ndim} dimensions",
+            todo="give a 4D file, or one file per echo",
+        )
+    if magnitude.shape != phase.shape:
+        raise InputError(
+            "phase and magnitude do not have the same echoes",
+            found=f"{magnitude.shape[-1]} of magnitude, {phase.shape[-1]} of phase"
+            if magnitude.shape[:-1] == phase.shape[:-1]
+            else f"{magnitude.shape} and {phase.shape}",
+            todo="give both for every echo, in the same order",
+        )
