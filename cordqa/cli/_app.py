@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from cordqa import __version__
-from cordqa.cli import cord, demo, doctor, fit, listing, normative, phantom, reliability, report, scheme
+from cordqa.cli import (
+    cord,
+    demo,
+    doctor,
+    fit,
+    listing,
+    normative,
+    phantom,
+    protocol,
+    reliability,
+    report,
+    scheme,
+)
 
 app = typer.Typer(
     name="cordqa",
@@ -48,6 +60,7 @@ app.command("cord", context_settings={"allow_extra_args": True})(cord.cord)
 app.add_typer(fit.app, name="fit")
 app.add_typer(normative.app, name="normative")
 app.command("reliability")(reliability.reliability)
+app.add_typer(protocol.app, name="protocol")
 app.add_typer(scheme.app, name="scheme")
 app.command("report")(report.report)
 app.command("list")(listing.list_things)

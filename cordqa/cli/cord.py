@@ -125,6 +125,10 @@ def cord(
     noddi: Annotated[
         bool, typer.Option("--noddi", help="Fit NODDI as well (needs AMICO; two shells).")
     ] = False,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Also check the scans against this protocol (see 'cordqa list protocols')."),
+    ] = None,
     n_procs: Annotated[
         int | None,
         typer.Option("--n-procs", "--n_procs", "--nprocs", "--n-cpus", "--n_cpus", min=1, help=N_PROCS),
@@ -177,6 +181,7 @@ def cord(
         derivatives=tuple(derivatives or ()),
         exclude_from=exclude_from,
         reference_table=reference_table,
+        protocol=protocol or "",
         denoise=denoise.value,
         gibbs=gibbs,
         skip_motion=skip_motion,
@@ -262,7 +267,7 @@ def _group(bids: Path, out: Path, settings: CordSettings, *, as_json: bool) -> N
     from cordqa.workflow.cord_group import run_cord_group
 
     check_folder(bids)
-    result = run_cord_group(out, settings=settings, progress=progress)
+    result = run_cord_group(out, settings=settings, bids=bids, progress=progress)
     finish(result, out, as_json=as_json)
     raise typer.Exit(exit_status(result))
 

@@ -141,6 +141,7 @@ def _own_options(model: FitModel) -> list[inspect.Parameter]:
             ("mrtrix", "MRtrix gradient table (x y z b) instead of bval and bvec."),
         ):
             found.append(_file(f"gradient_{name}", f"--{name}", text))
+        found += _gradient_reading()
     found += [_map(one) for one in model.maps]
     found += [_option(one) for one in model.options]
     if model.takes_noise:
@@ -148,6 +149,22 @@ def _own_options(model: FitModel) -> list[inspect.Parameter]:
         noise = typer.Option("--noise-sd", help="Noise SD of all voxels, in the unit of the images.")
         found.append(_parameter("noise_sd", Annotated[float | None, noise], None))
     return found
+
+
+def _gradient_reading() -> list[inspect.Parameter]:
+    """Options that settle what the numbers of gradient files mean, as in ``cordqa scheme check``."""
+    from cordqa.cli.scheme import Lengths, Unit
+
+    unit = typer.Option("--b-unit", help="Unit of the b-values, where it is not s/mm2.")
+    lengths = typer.Option("--lengths", help="What to do with directions that are not of unit length.")
+    limit = typer.Option(
+        "--b0-limit", help="Volumes up to this b-value (s/mm2) count as not weighted; found by default."
+    )
+    return [
+        _parameter("b_unit", Annotated[Unit | None, unit], None),
+        _parameter("norms", Annotated[Lengths, lengths], Lengths.REFUSE),
+        _parameter("b0_limit_s_mm2", Annotated[float | None, limit], None),
+    ]
 
 
 def _file(name: str, option: str, text: str) -> inspect.Parameter:
@@ -269,7 +286,7 @@ def _request(model: FitModel, given: dict[str, Any]) -> FitRequest:
         mask=given["mask"],
         noise_map=given.get("noise_map"),
         noise_sd=given.get("noise_sd"),
-        gradients=GradientFiles(**files),
+        gradients=GradientFiles(**files, **_reading(given)),
         regions=tuple(given["region"] or ()),
         region_statistic=given["region_statistic"].value,
         correlated_voxels=given["correlated_voxels"],
@@ -277,6 +294,13 @@ def _request(model: FitModel, given: dict[str, Any]) -> FitRequest:
         n_procs=given.get("n_procs", 1),
         redo=given["redo"],
     )
+
+
+def _reading(given: dict[str, Any]) -> dict[str, Any]:
+    """How gradient files are to be read, as plain words."""
+    names = ("b_unit", "norms", "b0_limit_s_mm2")
+    found = {name: given[name] for name in names if given.get(name) is not None}
+    return {name: value.value if isinstance(value, StrEnum) else value for name, value in found.items()}
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:

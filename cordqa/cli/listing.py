@@ -15,6 +15,7 @@ class Things(StrEnum):
     """What can be listed."""
 
     PHANTOMS = "phantoms"
+    PROTOCOLS = "protocols"
     QUANTITIES = "quantities"
     ENGINES = "engines"
     MODELS = "models"
@@ -24,9 +25,10 @@ def list_things(
     things: Annotated[Things, typer.Argument(help="What to list.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the phantoms, quantities or models that cordqa knows."""
+    """List the phantoms, protocols, quantities or models that cordqa knows."""
     makers = {
         Things.PHANTOMS: _phantoms,
+        Things.PROTOCOLS: _protocols,
         Things.QUANTITIES: _quantities,
         Things.ENGINES: _engines,
         Things.MODELS: _models,
@@ -44,6 +46,13 @@ def _phantoms() -> list[dict[str, str]]:
     from cordqa.phantom.definition import list_phantoms, load_phantom
 
     return [{"id": name, "description": load_phantom(name).name} for name in list_phantoms()]
+
+
+def _protocols() -> list[dict[str, str]]:
+    from cordqa.protocol.definition import list_protocols, load_protocol
+
+    found = [load_protocol(name) for name in list_protocols()]
+    return [{"id": one.id, "version": one.version, "description": one.title} for one in found]
 
 
 def _quantities() -> list[dict[str, str]]:

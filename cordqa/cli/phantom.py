@@ -26,6 +26,9 @@ def phantom(
     temperature: Annotated[
         float | None, typer.Option(help="Temperature of the phantom in degrees Celsius.")
     ] = None,
+    temperature_uncertainty: Annotated[
+        float | None, typer.Option(help="Standard uncertainty of the temperature; 0.5 by default.")
+    ] = None,
     plate: Annotated[
         str | None, typer.Option(help="Plate in every image, where the search should not decide.")
     ] = None,
@@ -39,6 +42,10 @@ def phantom(
     t2_model: Annotated[
         str, typer.Option(help="Model of the multi-echo decay: exponential or epg.")
     ] = "exponential",
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Also check the scans against this protocol (see 'cordqa list protocols')."),
+    ] = None,
     show_identity: Annotated[
         bool, typer.Option("--show-identity", help="Let the patient identifier into the output.")
     ] = False,
@@ -54,11 +61,13 @@ def phantom(
         batch=batch,
         field_strength_T=field_strength,
         temperature_C=temperature,
+        temperature_uncertainty_C=temperature_uncertainty,
         plate=plate,
         tolerances=tolerances,
         b1_map=b1_map,
         t2_model=t2_model,
         show_identity=show_identity,
+        protocol=protocol,
     )
     result = run_phantom(folder, out, settings=settings, progress=progress)
     finish(result, out, as_json=as_json)

@@ -24,12 +24,14 @@ from cordqa.figures.parts import (
 from cordqa.figures.phantom import curves, identity, linearity, plate, rate_linearity, scatter
 from cordqa.figures.png import encode_png, shrink_image, to_grey
 from cordqa.figures.profile import Profile, ProfileGroup, profiles
+from cordqa.figures.statuses import CoverageRow, StatusKey, StatusRow, coverage_bars, status_map
 from cordqa.figures.tiles import Picture, Rule, Tile, mosaic
 
 __all__ = [
     "Agreement",
     "Circle",
     "ControlPanel",
+    "CoverageRow",
     "Curve",
     "Estimate",
     "Group",
@@ -40,11 +42,14 @@ __all__ = [
     "RocCurve",
     "Rule",
     "Series",
+    "StatusKey",
+    "StatusRow",
     "Tile",
     "bars",
     "bland_altman",
     "components",
     "control_chart",
+    "coverage_bars",
     "curves",
     "design",
     "encode_png",
@@ -60,6 +65,7 @@ __all__ = [
     "roc",
     "scatter",
     "shrink_image",
+    "status_map",
     "strip",
     "to_grey",
     "trace_level",

@@ -82,24 +82,27 @@ class Sidecars:
         UnreadableFileError
             If a sidecar is not valid JSON, or not an object.
         """
-        path = PurePosixPath(source)
         merged: dict[str, Any] = {}
-        applicable = self._applicable(path)
+        applicable = self.applicable(source)
         for sidecar in applicable:
             if sidecar not in self._contents:
                 self._contents[sidecar] = load_json(self._root / sidecar, limit=self._limit)
             merged.update(self._contents[sidecar])
         return merged if applicable else None
 
-    def _applicable(self, path: PurePosixPath) -> list[PurePosixPath]:
-        """Return the sidecars of an image, the farthest and most general first."""
+    def applicable(self, source: str) -> list[PurePosixPath]:
+        """Return the paths of the sidecars of an image, the farthest and most general first."""
+        path = PurePosixPath(source)
         own, stem = frozenset(bids_entities(path.name).items()), nifti_stem(path.name)
         suffix = bids_suffix(path.name) if "_" in path.name else ""
         result = []
         for folder in list(reversed(path.parents))[-_MAX_DEPTH:]:
             listed = self._listing(folder).by_suffix.get(suffix, []) if suffix else []
+            here = folder == path.parent  # where the image's own sidecar has the last word
             found = [
-                (len(pairs), name) for pairs, name in listed if pairs <= own and nifti_stem(name) != stem
+                (len(pairs), name)
+                for pairs, name in listed
+                if pairs <= own and not (here and nifti_stem(name) == stem)
             ]
             result += [folder / name for _, name in sorted(found)]
         result += [path.parent / name for name in self._listing(path.parent).by_stem.get(stem, [])]

@@ -19,6 +19,7 @@ from pydicom.tag import BaseTag
 
 from cordqa.errors import UnreadableFileError
 from cordqa.io.dicom_acquisition import read_acquisition, read_family, read_field_strength, read_geometry
+from cordqa.io.dicom_diffusion import Diffusion, find_diffusion, find_map_scaling, is_adc_map, is_trace_image
 from cordqa.io.dicom_groups import frame_headers
 from cordqa.io.dicom_header import Header, iso_time
 from cordqa.io.dicom_objects import derived_kind, object_kind
@@ -27,7 +28,7 @@ from cordqa.io.dicom_tags import TAGS
 from cordqa.io.files import read_buffer
 from cordqa.io.frames import Frame, Ignored, Scanner
 from cordqa.io.limits import ReadLimits
-from cordqa.io.vendors import find_direction, find_part, find_scaling, vendor_name
+from cordqa.io.vendors import find_part, find_scaling, vendor_name
 from cordqa.records import Part
 
 __all__ = ["read_dicom"]
@@ -131,14 +132,21 @@ def _frame(shared: _Shared, header: Header, index: int) -> Frame | Ignored:
     image_type = header.tokens("FrameType") or header.tokens("ImageType")
     part = find_part(header, image_type, vendor=shared.vendor)
     lossy = header.tokens("LossyImageCompression") == ("01",)
+    diffusion = find_diffusion(header, image_type, vendor=shared.vendor)
+    adc = is_adc_map(image_type)
     why = derived_kind(image_type, explicit_part=part is not None, lossy=lossy)
-    if why:
+    if why and not adc and not (is_trace_image(image_type) and math.isfinite(diffusion.b_value_s_per_mm2)):
         return Ignored(why)
     part = part or Part.MAGNITUDE
-    scaling = find_scaling(header, vendor=shared.vendor, part=part, signed=shared.layout.signed)
+    unit = ""
+    if adc:
+        scaling, unit = find_map_scaling(header, vendor=shared.vendor)
+        diffusion = Diffusion()
+    else:
+        scaling = find_scaling(header, vendor=shared.vendor, part=part, signed=shared.layout.signed)
     family, sequence = read_family(header)
-    flags = list(scaling.flags) + ["lossy"] * lossy + ["derived"] * (image_type[:1] == ("DERIVED",))
-    direction = find_direction(header)
+    derived = image_type[:1] == ("DERIVED",) and not adc
+    flags = list(scaling.flags) + ["lossy"] * lossy + ["derived"] * derived
     position, orientation, spacing = read_geometry(header)
     patient = header.text("PatientID")
     return Frame(
@@ -149,13 +157,15 @@ def _frame(shared: _Shared, header: Header, index: int) -> Frame | Ignored:
         position=position,
         orientation=orientation,
         spacing=spacing,
-        acquisition=read_acquisition(header, sequence, scaling),
+        acquisition=read_acquisition(
+            header, sequence, scaling, diffusion, map_quantity="ADC" if adc else "", map_unit=unit
+        ),
         part=part,
         scanner=shared.scanner,
         software=header.text("SoftwareVersions"),
-        family=family,
+        family=f"{family} ADC map" if adc else family,
         processing=" ".join(sorted({t for t in image_type[2:] if _PROCESSING.fullmatch(t)})),
-        direction=direction,
+        direction=diffusion.direction,
         acquired=iso_time(header),
         study_date=header.text("StudyDate"),
         series_number=header.integer("SeriesNumber"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from cordqa.errors import UnreadableFileError
+from cordqa.io.dicom_diffusion import Diffusion
 from cordqa.io.dicom_header import Header
-from cordqa.io.vendors import Scaling, find_b_value
+from cordqa.io.vendors import Scaling
 from cordqa.records import Acquisition
 
 __all__ = ["read_acquisition", "read_family", "read_field_strength", "read_geometry"]
@@ -25,7 +26,7 @@ def read_family(header: Header) -> tuple[str, str]:
         inverted = True
     codes = codes | {"IR"} if inverted else codes
     sequence = "inversion recovery" if inverted else "gradient echo" if "GR" in codes else ""
-    sequence = sequence or ("spin echo" if "SE" in codes else "")
+    sequence = sequence or ("spin echo" if "SE" in codes else "echo planar" if "EP" in codes else "")
     # Images with and without a magnetization transfer pulse are not repeats of each other.
     transfer = header.tokens("MagnetizationTransfer")[:1] not in ((), ("NONE",))
     transfer |= "MTC" in header.tokens("SequenceVariant") or "MT" in header.tokens("ScanOptions")
@@ -43,8 +44,19 @@ _PARAMETERS = (
 )
 
 
-def read_acquisition(header: Header, sequence: str, scaling: Scaling) -> Acquisition:
-    """Return the parameters of one image in SI units; NaN where the header does not give one."""
+def read_acquisition(
+    header: Header,
+    sequence: str,
+    scaling: Scaling,
+    diffusion: Diffusion,
+    *,
+    map_quantity: str = "",
+    map_unit: str = "",
+) -> Acquisition:
+    """Return the parameters of one image in SI units; NaN where the header does not give one.
+
+    ``map_unit`` says where the unit of a scanner's map comes from; empty where it is not known.
+    """
     values: dict[str, float] = {}
     for name, keywords, per_unit, limit in _PARAMETERS:
         numbers = (header.number(keyword) for keyword in keywords)
@@ -54,10 +66,17 @@ def read_acquisition(header: Header, sequence: str, scaling: Scaling) -> Acquisi
     if sequence != "inversion recovery" and values["inversion_time_s"] == 0:
         values["inversion_time_s"] = math.nan  # GE writes 0 where there is no inversion
     values["field_strength_T"] = read_field_strength(header)
-    values["b_value_s_per_mm2"] = find_b_value(header)
+    values["b_value_s_per_mm2"] = diffusion.b_value_s_per_mm2
     origins = {name: "DICOM" for name, value in values.items() if math.isfinite(value)}
+    if diffusion.direction:
+        origins["diffusion_direction"] = diffusion.direction_origin
+    if map_unit:
+        origins["map_quantity"] = map_unit
     return Acquisition(
         **values,
+        diffusion_direction=diffusion.direction,
+        diffusion_encoding=diffusion.encoding,
+        map_quantity=map_quantity,
         echo_train_length=max(header.integer("EchoTrainLength"), 0),
         sequence=sequence,
         scale_slope=scaling.slope,

@@ -17,7 +17,8 @@ Manufacturer StationName ManufacturerModelName PatientID ScanningSequence Sequen
 ScanOptions MRAcquisitionType SliceThickness RepetitionTime EchoTime InversionTime ImagingFrequency
 ImagedNucleus MagneticFieldStrength EchoTrainLength DeviceSerialNumber SoftwareVersions FlipAngle
 EchoPulseSequence InversionRecovery MagnetizationTransfer EffectiveEchoTime DiffusionBValue
-DiffusionGradientOrientation InversionTimes ComplexImageComponent StudyInstanceUID SeriesInstanceUID
+DiffusionGradientOrientation DiffusionGradientDirectionSequence DiffusionDirectionality
+InversionTimes ComplexImageComponent StudyInstanceUID SeriesInstanceUID
 SeriesNumber AcquisitionNumber InstanceNumber ImagePositionPatient ImageOrientationPatient
 TemporalPositionIdentifier SamplesPerPixel PhotometricInterpretation NumberOfFrames Rows Columns
 PixelSpacing BitsAllocated BitsStored HighBit PixelRepresentation RescaleIntercept RescaleSlope
@@ -25,9 +26,10 @@ RescaleType LossyImageCompression RealWorldValueMappingSequence SharedFunctional
 PerFrameFunctionalGroupsSequence
 """
 _PRIVATE = {
-    0x0019: (0x0C, 0x0E, 0xBB, 0xBC, 0xBD),
+    0x0019: (0x0C, 0x0D, 0x0E, 0xBB, 0xBC, 0xBD),
     0x0043: (0x2F, 0x39),
-    0x2001: (0x03,),
+    0x0029: (0x10,),  # Siemens' own header, for what it did not put into elements
+    0x2001: (0x03, 0x04),
     0x2005: (0x0D, 0x0E, 0x09, 0x0A, 0x0F, 0xB0, 0xB1, 0xB2),
 }
 TAGS: list[Any] = [

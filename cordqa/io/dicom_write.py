@@ -26,6 +26,7 @@ from pydicom.uid import (
 )
 
 from cordqa.errors import ConfigError, OutputError
+from cordqa.io.dicom_write_diffusion import add_diffusion
 from cordqa.io.dicom_write_enhanced import add_enhanced_frames
 from cordqa.io.dicom_write_vendor import (
     MHZ_PER_TESLA,
@@ -224,10 +225,16 @@ def _enhanced_files(
 def _plane(image_set: ImageSet) -> tuple[list[str], list[list[str]]]:
     """Return Image Orientation (Patient), and Image Position (Patient) of each slice."""
     affine: NDArray[np.float64] = _LPS @ image_set.affine[:3]
-    axes = affine[:, [2, 1]] / np.linalg.norm(affine[:, [2, 1]], axis=0)
-    orientation = [ds_text(value) for value in axes.T.ravel()]
+    orientation = [ds_text(value) for value in _axes(image_set)[:2].ravel()]
     slices = affine[:, 3] + np.arange(image_set.data.shape[1])[:, None] * affine[:, 0]
     return orientation, [[ds_text(value) for value in position] for position in slices]
+
+
+def _axes(image_set: ImageSet) -> NDArray[np.float64]:
+    """Return the directions of increasing column, row and slice in LPS, shape (3, 3), one per row."""
+    axes = (_LPS @ image_set.affine[:3])[:, [2, 1]]
+    along, down = (axes / np.linalg.norm(axes, axis=0)).T
+    return np.stack([along, down, np.cross(along, down)])
 
 
 def _common(
@@ -319,6 +326,7 @@ def _add_acquisition(
         dataset.MagneticFieldStrength = _known(acquisition.field_strength_T)
         dataset.ImagingFrequency = _known(round(acquisition.field_strength_T * MHZ_PER_TESLA, 6))
     add_vendor_tags(dataset, style, image_set.part, acquisition)
+    add_diffusion(dataset, style, acquisition, axes=_axes(image_set))
     add_scale(dataset, style, image_set.part, acquisition, enhanced=False)
 
 

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 
+from cordqa.io.dicom_write_diffusion import add_diffusion_group
 from cordqa.io.dicom_write_vendor import MHZ_PER_TESLA, VendorStyle, add_scale, ds_text, store
 from cordqa.records import Acquisition, ImageSet, Part
 
@@ -21,6 +22,7 @@ _DIMENSIONS = (
     ("inversion_time_s", 0x00189079, 0x00189115),
     ("echo_time_s", 0x00189082, 0x00189114),
     ("flip_angle_deg", 0x00181314, 0x00189112),
+    ("b_value_s_per_mm2", 0x00189087, 0x00189117),
 )
 _FRAME_CONTENT = 0x00209111
 _PARTS: Mapping[Part, str] = {
@@ -219,6 +221,7 @@ def _frame(
     )
     if math.isfinite(acquisition.echo_time_s):
         frame.MREchoSequence = _one(EffectiveEchoTime=round(acquisition.echo_time_s * 1000, 6))
+    add_diffusion_group(frame, acquisition)
     add_scale(frame, style, part, acquisition, enhanced=True)
     return frame
 

@@ -94,6 +94,7 @@ STYLES: Mapping[str, VendorStyle] = {
         scanning_sequence={
             "inversion recovery": (["SE", "IR"], ["SP", "MP"]),
             "spin echo": ("SE", "SP"),
+            "echo planar": ("EP", ["SK", "SP"]),
             "gradient echo": ("GR", "SP"),
         },
     ),
@@ -107,6 +108,7 @@ STYLES: Mapping[str, VendorStyle] = {
         scanning_sequence={
             "inversion recovery": ("IR", "NONE"),
             "spin echo": ("SE", "SK"),
+            "echo planar": (["EP", "SE"], "SS"),
             "gradient echo": ("GR", ["SS", "SP"]),
         },
     ),
@@ -120,6 +122,7 @@ STYLES: Mapping[str, VendorStyle] = {
         scanning_sequence={
             "inversion recovery": ("IR", "SS"),
             "spin echo": ("SE", "SK"),
+            "echo planar": ("SE", "SK"),
             "gradient echo": ("GR", "SS"),
         },
     ),
@@ -181,10 +184,11 @@ def add_scale(
     doi:10.1593/tlo.13811).
     """
     slope, intercept = acquisition.scale_slope, acquisition.scale_intercept
-    if style.vendor == "Philips":
+    # What is displayed of a map is its value.
+    if style.vendor == "Philips" and not acquisition.map_quantity:
         _add_philips_scale(dataset, style, slope, intercept, enhanced=enhanced)
         return
-    unit = _PHASE_UNITS[style.vendor] if part is Part.PHASE else 1.0
+    unit = _PHASE_UNITS.get(style.vendor, 1.0) if part is Part.PHASE else 1.0
     slope, intercept = slope / unit, intercept / unit
     if enhanced or (slope, intercept) != (1.0, 0.0):
         _add_rescale(dataset, slope, intercept, "US", enhanced=enhanced)

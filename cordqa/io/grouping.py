@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -47,6 +47,8 @@ class Parameters(NamedTuple):
     tr: float | None
     b: float | None
     direction: tuple[float, ...]
+    encoding: str = ""
+    repeat: int = 0  # of an image within its diffusion series, where averages are stored apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def _series(frames: Sequence[Frame]) -> Iterable[list[Frame]]:
 def _raw_parameters(frame: Frame) -> tuple[str, ...]:
     a = frame.acquisition
     values = (a.inversion_time_s, a.echo_time_s, a.repetition_time_s, a.flip_angle_deg, a.b_value_s_per_mm2)
-    return tuple(map(str, values))  # as text, so that NaN equals NaN
+    return (*map(str, values), a.diffusion_encoding)  # as text, so that NaN equals NaN
 
 
 def _normal(frame: Frame) -> tuple[float, float, float]:
@@ -247,6 +249,7 @@ def _parameters(frames: Sequence[Frame]) -> dict[int, Parameters]:
     tr = snap((a.repetition_time_s for a in acquisitions), absolute=1e-4, relative=2e-3)
     fa = snap((a.flip_angle_deg for a in acquisitions), absolute=0.05, relative=1e-3)
     b = snap((a.b_value_s_per_mm2 for a in acquisitions), absolute=2.0, relative=0.02)
+    repeats = _diffusion_repeats(frames)
     return {
         id(f): Parameters(
             ti=ti.get(f.acquisition.inversion_time_s),
@@ -255,9 +258,29 @@ def _parameters(frames: Sequence[Frame]) -> dict[int, Parameters]:
             tr=tr.get(f.acquisition.repetition_time_s),
             b=b.get(f.acquisition.b_value_s_per_mm2),
             direction=tuple(round(d, 3) for d in f.direction),
+            encoding=f.acquisition.diffusion_encoding,
+            repeat=repeats.get(id(f), 0),
         )
         for f in frames
     }
+
+
+def _diffusion_repeats(frames: Sequence[Frame]) -> dict[int, int]:
+    """Number the images of one series that share weighting and place: averages, not repeats.
+
+    Images without weighting are stored several times in many series; each enters the fit.
+    """
+    if not any(f.acquisition.b_value_s_per_mm2 > 0 for f in frames):
+        return {}  # some scanners write a b-value of 0 into every image
+    seen: Counter[Hashable] = Counter()
+    numbers = {}
+    for frame in frames:
+        if frame.series_uid and math.isfinite(frame.acquisition.b_value_s_per_mm2):
+            place = (frame.position, frame.orientation)
+            cell = (frame.series_uid, place, frame.direction, *_raw_parameters(frame))
+            numbers[id(frame)] = seen[cell]
+            seen[cell] += 1
+    return numbers
 
 
 def _axes(frames: Sequence[Frame]) -> tuple[str, ...]:
@@ -294,7 +317,11 @@ def _fixed(
     free = {axis}
     if axis == "ti" and not _same_time_at_several_tr(frames, parameters):
         free.add("tr")  # some protocols lengthen TR with TI
-    trains = _echo_trains(frames, parameters) if axis == "te" else {}
+    trains: Mapping[str, Hashable] = {}
+    if axis == "te":
+        trains = _echo_trains(frames, parameters)
+    elif axis == "b":
+        trains = _complete_series(frames, parameters)
 
     def key(frame: Frame) -> Hashable:
         own = parameters[id(frame)]
@@ -311,6 +338,19 @@ def _same_time_at_several_tr(frames: Sequence[Frame], parameters: dict[int, Para
         own = parameters[id(frame)]
         seen[own.ti, own.te, own.fa].add(own.tr)
     return any(len(values) > 1 for values in seen.values())
+
+
+def _complete_series(frames: Sequence[Frame], parameters: dict[int, Parameters]) -> dict[str, tuple[str]]:
+    """Return the diffusion series that hold several b-values, each of which is complete in itself.
+
+    What is left, one b-value to a series, is joined with the others of its kind.
+    """
+    values: dict[str, set[float]] = defaultdict(set)
+    for frame in frames:
+        b = parameters[id(frame)].b
+        if b is not None:
+            values[frame.series_uid].add(b)
+    return {uid: (uid,) for uid, known in values.items() if uid and len(known) > 1}
 
 
 def _echo_trains(frames: Sequence[Frame], parameters: dict[int, Parameters]) -> dict[str, tuple[float, ...]]:

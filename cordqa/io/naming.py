@@ -18,6 +18,7 @@ __all__ = ["Names", "name_sets"]
 
 _SYMBOLS = {"ti": "TI", "te": "TE", "fa": "flip angle", "tr": "TR", "b": "b"}
 _UNITS = {"ti": "ms", "te": "ms", "fa": "°", "tr": "ms", "b": "s/mm²"}
+_MOST_B_VALUES = 6
 _KINDS = {"ti": "inversion recovery", "fa": "variable flip angle", "tr": "variable TR", "b": "diffusion"}
 
 
@@ -50,7 +51,7 @@ def name_sets(plans: Sequence[SetPlan]) -> list[Names]:
     result = []
     for index, plan in enumerate(plans):
         entities = _entities(plan, scanners, sessions[_study(plan)], runs[index], protocols[index])
-        label = f"{entities.scanner}: {_kind(plan)}, {_values(plan)}"
+        label = f"{entities.scanner}: {_kind(plan)}, {_values(plan)}{_encoding_words(plan)}"
         if visits[plan.first.scanner] > 1:
             label += f", session {entities.session}"
         if entities.run != "1":
@@ -132,6 +133,8 @@ def _run_labels(plans: Sequence[SetPlan], members: Sequence[int]) -> dict[int, s
 
 def _kind(plan: SetPlan) -> str:
     sequence = plan.first.acquisition.sequence
+    if plan.first.acquisition.map_quantity:
+        return f"{plan.first.acquisition.map_quantity} map"
     if plan.axis == "te":
         return f"{'multi-echo ' if plan.multi_echo else ''}{sequence or 'echo times'}"
     return _KINDS.get(plan.axis, sequence or "image")
@@ -178,4 +181,26 @@ def _protocol(plan: SetPlan) -> str:
     if plan.axis == "te":
         times = sorted(set(_axis_values(plan, "te")))
         words.append(f"TE steps of {_text('te', min(b - a for a, b in pairwise(times)))}")
+    if plan.axis == "b":
+        words.append(_diffusion_words(plan))
     return ", ".join([*words, *([plan.first.processing] if plan.first.processing else [])])
+
+
+def _diffusion_words(plan: SetPlan) -> str:
+    """Name the b-values, and whether single directions or averages over them were stored."""
+    values = sorted({round(v) for v in _axis_values(plan, "b")})
+    shown = values if len(values) <= _MOST_B_VALUES else [values[0], "...", values[-1]]
+    return f"b {' '.join(map(str, shown))} {_UNITS['b']}{_encoding_words(plan)}"
+
+
+def _encoding_words(plan: SetPlan) -> str:
+    """Return ``, 3 directions`` or ``, trace``; empty for what is no diffusion series."""
+    if plan.axis != "b":
+        return ""
+    weighted = [i[0] for i in plan.stack.images if i[0].acquisition.b_value_s_per_mm2 > 0]
+    directions = {frame.direction for frame in weighted if frame.direction}
+    encodings = {frame.acquisition.diffusion_encoding for frame in weighted}
+    kinds = [f"{len(directions)} direction{'s' if len(directions) > 1 else ''}"] if directions else []
+    kinds += ["trace"] if "trace" in encodings else []
+    kinds += ["directions not named"] if "" in encodings else []
+    return f", {' and '.join(kinds)}" if kinds else ""

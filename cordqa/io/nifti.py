@@ -130,7 +130,7 @@ def _volumes(
     scaled = (header.slope, header.intercept) != (1.0, 0.0)
     acquisitions = []
     for volume in range(count):
-        own = {name: series[volume] for name, series in values.items()} | constant
+        own: dict[str, Any] = {name: series[volume] for name, series in values.items()} | constant
         acquisitions.append(
             Acquisition(
                 **own,

@@ -25,6 +25,7 @@ __all__ = [
     "measurement_rows",
     "prepare_folder",
     "read_result",
+    "table_text",
     "write_config",
     "write_result",
     "write_text",
@@ -174,6 +175,19 @@ def _columns(kind: type[Any]) -> list[str]:
         names.extend([f.name for f in fields(Entities)] if field.name == "entities" else [field.name])
     # A verdict and its entities share the name "subject": the column is the verdict's own.
     return list(dict.fromkeys(names))
+
+
+def table_text(records: Sequence[Any], kind: type[Any]) -> str:
+    """Write records of one kind as tab-separated text; entities become columns.
+
+    Parameters
+    ----------
+    records : sequence
+        Dataclasses.
+    kind : type
+        Their class, which gives the columns also where there is no record.
+    """
+    return _table(records, kind)
 
 
 def _table(records: Sequence[Any], kind: type[Any]) -> str:

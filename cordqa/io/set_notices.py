@@ -31,6 +31,10 @@ _FLAGS = {
         Severity.WARNING,
         "the unit of the phase is not known; values are as stored, after rescaling",
     ),
+    "adc-unit-unknown": (
+        Severity.INFO,
+        "the header does not give the unit of this ADC map; values are as stored, after rescaling",
+    ),
     "lossy": (Severity.WARNING, "the images went through lossy compression; measure on the originals"),
     "derived": (Severity.INFO, "the header calls the images derived; they were used as they are"),
 }

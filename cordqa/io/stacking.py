@@ -186,4 +186,4 @@ def _sortable(parameters: Any) -> tuple[Any, ...]:
     """Order images by b-value, then inversion, echo, flip angle and repetition time."""
     p = parameters
     numbers = (p.b, p.ti, p.te, p.fa, p.tr)
-    return (*(-math.inf if n is None else n for n in numbers), p.direction)
+    return (*(-math.inf if n is None else n for n in numbers), p.direction, p.encoding, p.repeat)

@@ -23,7 +23,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "spheres": ("plate",),
     "reference": ("identity", "rate_linearity", "linearity", "scatter"),
     "fits": ("curves",),
-    "reliability": ("heatmap", "bars", "forest", "components", "bland_altman"),
+    "reliability": ("heatmap", "coverage", "bars", "forest", "components", "bland_altman"),
     "values": ("profiles", "strip"),
     "drift": ("control_chart",),
     "diagnosis": ("roc",),
@@ -44,6 +44,7 @@ _TITLES = {
 #: What sections are called where a result is of another kind than a phantom's.
 _TITLES_BY_KIND = {
     "cord": {"spheres": "Further images", "fits": "Along the cord"},
+    "protocol": {"reliability": "Compliance", "drift": "Protocol over time"},
     "fit": {"spheres": "Maps", "reliability": "Statistics of regions"},
 }
 #: Figures that are open when the page is; the others unfold on a click.

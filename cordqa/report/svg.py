@@ -105,6 +105,15 @@ class Canvas:
         ends = f"M{coordinate(start[0])} {coordinate(start[1])}L{coordinate(stop[0])} {coordinate(stop[1])}"
         self._element("path", f' d="{ends}"', class_)
 
+    def strokes(self, lines: Iterable[tuple[tuple[float, float], tuple[float, float]]], class_: str) -> None:
+        """Draw many straight lines as one element."""
+        parts = [
+            f"M{coordinate(start[0])} {coordinate(start[1])}L{coordinate(stop[0])} {coordinate(stop[1])}"
+            for start, stop in lines
+        ]
+        if parts:
+            self._element("path", f' d="{"".join(parts)}"', class_)
+
     def rect(
         self,
         x: float,

@@ -86,6 +86,15 @@ def make_all(values: list[float]) -> list[Figure]:
             columns=[str(k) for k in range(n)],
             values=[values] if n else np.zeros((1, 0)),
         ),
+        make_status_map(values),
+        f.coverage_bars(
+            "n",
+            "T",
+            rows=[
+                f.CoverageRow(label=str(k), group="g", n_pass=k, n_deviating=1, n_unknown=2 * k)
+                for k in range(n)
+            ],
+        ),
         f.design("n", "T", rows=[str(k) for k in range(n)], columns=["s"], counts=np.reshape(values, (n, 1))),
         f.control_chart("n", "T", panels=[control]),
         f.roc(
@@ -97,6 +106,21 @@ def make_all(values: list[float]) -> list[Figure]:
             ],
         ),
     ]
+
+
+def make_status_map(values: list[float]) -> Figure:
+    """One participant per number; what is not finite could not be checked."""
+    codes = "".join("p" if math.isfinite(v) and v > 0 else "?" if math.isnan(v) else "x" for v in values)
+    keys = [
+        figures.StatusKey(code="x", label="out of range", look="fail", sign="×"),
+        figures.StatusKey(code="?", label="not checkable", look="none"),
+        figures.StatusKey(code="p", label="as asked", look="pass"),
+    ]
+    details = {codes.index("x"): "0.04 s"} if "x" in codes else {}
+    rows = [
+        figures.StatusRow(label=name, group=name[:1], codes=codes, details=details) for name in ("ab", "c")
+    ]
+    return figures.status_map("n", "T", columns=[str(k) for k in range(len(values))], rows=rows, keys=keys)
 
 
 def make_mosaic(values: list[float]) -> Figure:

@@ -51,8 +51,12 @@ def test_a_deviating_scan_neither_moves_the_value_nor_widens_the_tolerance() -> 
 def test_the_tolerance_covers_what_the_common_value_scatters() -> None:
     found = value_of(scans(0.098, 0.1, 0.1, 0.1, 0.102))
     assert 0.02 < found.rel_tol <= 0.03
-    assert value_of(scans(0.0, 0.0, name="InversionTime"), name="InversionTime").rel_tol is not None
-    assert math.isnan(value_of(scans(0.0, 0.0, name="InversionTime"), name="InversionTime").rel_tol)
+    zero = value_of(scans(0.0, 0.0, name="MTOffsetFrequency"), name="MTOffsetFrequency")
+    assert zero.value == 0 and math.isnan(zero.rel_tol)
+
+
+def test_what_no_scanner_does_is_no_common_value() -> None:
+    assert not draft_protocol(scans(2000.0, 2000.0, name="RepetitionTime")).series[0].fields
 
 
 def test_vendors_that_agree_share_a_value_and_others_do_not() -> None:

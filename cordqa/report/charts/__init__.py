@@ -7,6 +7,7 @@ from collections.abc import Callable
 from cordqa.records import Figure
 from cordqa.report.charts.agreement import draw_bland_altman, draw_roc
 from cordqa.report.charts.control import draw_control_chart
+from cordqa.report.charts.coverage import draw_coverage
 from cordqa.report.charts.curves import draw_curves
 from cordqa.report.charts.drawing import Data, Drawing, FigureDataError, Key
 from cordqa.report.charts.estimates import draw_bars, draw_components, draw_forest
@@ -36,6 +37,7 @@ FIGURE_KINDS: dict[str, Callable[[Data, str], Drawing]] = {
     "forest": draw_forest,
     "bland_altman": draw_bland_altman,
     "heatmap": draw_heatmap,
+    "coverage": draw_coverage,
     "control_chart": draw_control_chart,
     "roc": draw_roc,
 }

@@ -7,6 +7,7 @@ import math
 from markupsafe import Markup
 
 from cordqa.report.charts.drawing import Data, Drawing, FigureDataError, Key, numbers, status_class, text
+from cordqa.report.charts.status_map import draw_status_map
 from cordqa.report.svg import Canvas, shorten, text_width
 from cordqa.report.words import DASH, count_noun, format_number, pretty_unit, with_unit
 
@@ -16,7 +17,9 @@ _MANY = 36  # rows above which a design is drawn with its rows side by side
 
 
 def draw_heatmap(data: Data, label: str) -> Drawing:
-    """Draw a grid; data as in :func:`cordqa.figures.heatmap` and :func:`cordqa.figures.design`."""
+    """Draw a grid; data as in :func:`cordqa.figures.heatmap`, ``design`` and ``status_map`` there."""
+    if text(data, "scale") == "status":
+        return draw_status_map(data, label)
     rows = [str(row) for row in data.get("rows") or []]
     columns = [str(column) for column in data.get("columns") or []]
     table = data.get("values") or []

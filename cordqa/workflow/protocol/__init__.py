@@ -1,0 +1,1 @@
+"""Acquisition protocols: read what was scanned, check it, compare protocols, draft one."""
