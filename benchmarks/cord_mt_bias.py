@@ -34,7 +34,7 @@ def noise_free(truth: CordTruth, scanner: CordScanner) -> dict[str, float]:
     plan = ((scanner.mt_echo, lost), (scanner.mt_echo, 0.0), (scanner.t1_echo, 0.0))
     signals = [mt_saturation_signal(1.0, t1_s, [d], echo, b1=scanner.transmit) for echo, d in plan]
     model = TransferModel(echoes={"on": scanner.mt_echo, "off": scanner.mt_echo, "T1w": scanner.t1_echo})
-    return {n: float(a.values[0]) * (1000 if n == "T1" else 1) for n, a in model(np.stack(signals)).items()}
+    return {name: float(values[0]) for name, values in model(np.stack(signals)).values.items()}
 
 
 def main(people: int) -> None:

@@ -21,6 +21,7 @@ from cordqa.cord.segment import SegmentationSettings, segment_cord
 from cordqa.io.volumes import read_volume
 from cordqa.records import Volume
 from cordqa.simulate import cord_study as study
+from cordqa.simulate.cord import people
 
 _DIFFUSION = "sct-reference/dmri_tutorial"
 IMAGES = {
@@ -118,6 +119,8 @@ def simulated_bias(people: int) -> dict[str, list[tuple[float, float]]]:
     out: dict[str, list[tuple[float, float]]] = {}
     for visit in study.simulate_study(n_people=people, n_repeats=1):
         for scan in visit.scans:
+            if scan.gradients is not None:
+                continue
             found = segment_cord(scan.volume)
             slices = visit_areas(visit, scan.volume)
             pixel = scan.volume.spacing_mm[0] * scan.volume.spacing_mm[1]
@@ -142,8 +145,8 @@ def visit_areas(visit: study.CordVisit, image: Volume) -> np.ndarray:
     """
     person = visit.person
     height = image.affine[2, 3] + image.affine[2, 2] * np.arange(image.data.shape[2])
-    _, _, right, front = study._centre(person, height)
-    along = study._along(person, study._PROFILE, height)
+    _, _, right, front = people.cord_centre(person, height)
+    along = people.along_cord(person, people.PROFILE, height)
     return person.area_mm2 * along * np.hypot(1.0, right) * np.hypot(1.0, front)
 
 

@@ -20,15 +20,15 @@ from cordqa.cord.atlas import AtlasImage
 from cordqa.cord.estimators import Estimate, Method, RegionSignals, estimate_signals
 from cordqa.cord.extraction import box_weights, check_slices, make_measurement, values_on_grid
 from cordqa.errors import InputError
-from cordqa.models.magnetization_transfer.maps import ParameterMap
+from cordqa.models.maps import FittedMaps
 from cordqa.quantities import find_quantity
 from cordqa.records import Entities, Measurement, Volume
 
 __all__ = ["SignalModel", "estimate_modelled", "extract_modelled"]
 
 Array = NDArray[np.float64]
-#: From signals, shape (n_images, n), to the quantities of each of the n sets.
-SignalModel = Callable[[Array], Mapping[str, ParameterMap]]
+#: From signals, shape (n_images, n), to the quantities of each of the n sets, in registered units.
+SignalModel = Callable[[Array], FittedMaps]
 #: Step of the numerical derivative, relative to the largest signal.
 _STEP = 1e-4
 UNCERTAINTY = "scatter of voxels, taken as independent, carried through the model"
@@ -63,12 +63,12 @@ def estimate_modelled(found: RegionSignals, model: SignalModel) -> dict[str, Est
     step = _STEP * max(float(np.abs(signals).max(initial=0.0)), 1e-30)
     moved = np.concatenate([np.zeros((count, 1)), step * np.eye(count), -step * np.eye(count)], axis=1)
     answers = model(signals[:, None] + moved)
-    return {name: _one(found, answer, step, count) for name, answer in answers.items()}
+    return {name: _one(found, answers, name, step) for name in answers.values}
 
 
-def _one(found: RegionSignals, answer: ParameterMap, step: float, count: int) -> Estimate:
-    values = np.asarray(answer.values, dtype=float)
-    reason = found.reason or str(answer.reason[0])
+def _one(found: RegionSignals, answers: FittedMaps, name: str, step: float) -> Estimate:
+    values, count = answers.values[name], found.signals.size
+    reason = found.reason or answers.reason_of(name).at(0)
     value, error = math.nan, math.nan
     if not reason:
         value = float(values[0])
@@ -90,7 +90,7 @@ def extract_modelled(
     atlas: AtlasImage,
     *,
     model: SignalModel,
-    scales: Mapping[str, float],
+    quantities: Sequence[str],
     regions: Sequence[str] = ("cord", "WM", "GM", "DC", "LF", "VF"),
     method: Method = "MAP",
     groups: Mapping[str, Sequence[int] | NDArray[np.intp]] | None = None,
@@ -108,8 +108,8 @@ def extract_modelled(
     atlas : AtlasImage
     model : callable
         See :func:`estimate_modelled`.
-    scales : mapping
-        Quantity of the model to the factor from its unit to the registered one; others are not reported.
+    quantities : sequence of str
+        Quantities of the model that are reported, in this order.
     regions, groups, notes, min_voxels
         As in :func:`cordqa.cord.extraction.extract_regions`.
     method : str
@@ -121,7 +121,7 @@ def extract_modelled(
         If grids differ, a region, quantity or method cannot be used, or a slice lies outside the image.
     """
     data = np.stack([values_on_grid(image, atlas, what="image") for image in images])
-    units = {name: _unit(name) for name in scales}
+    units = {name: _unit(name) for name in quantities}
     chosen = groups if groups is not None else {"all": np.arange(atlas.shape[2])}
     parts = {group: _part(data, atlas, check_slices(slices, atlas)) for group, slices in chosen.items()}
     tissues = tuple(atlas.labels.tissues.values())
@@ -144,7 +144,7 @@ def extract_modelled(
                     region,
                     quantity=name,
                     unit=units[name],
-                    scale=scale,
+                    scale=1.0,
                     group=group,
                     reach=part.reach,
                     method=method,
@@ -153,10 +153,10 @@ def extract_modelled(
                     entities=entities or Entities(),
                     engine=engine,
                 )
-                for name, scale in scales.items()
+                for name in quantities
                 if name in estimates
             ]
-    order = {name: n for n, name in enumerate(scales)}
+    order = {name: n for n, name in enumerate(quantities)}
     return tuple(sorted(rows, key=lambda row: order[row.quantity]))
 
 

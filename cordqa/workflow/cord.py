@@ -24,6 +24,7 @@ from cordqa.workflow.cord_review import exclusions, image_name, read_review, rev
 from cordqa.workflow.cord_select import select_images
 from cordqa.workflow.cord_settings import CordSettings
 from cordqa.workflow.execute.resume import CURRENT
+from cordqa.workflow.protocol.beside import check_protocol_name
 
 __all__ = ["CordSettings", "Execution", "plan_cord", "run_cord_group", "run_cord_participants"]
 
@@ -55,6 +56,7 @@ def plan_cord(bids: Path, settings: CordSettings) -> Result:
         words = [file.name for file in chosen.anatomical]
         words += [f"{p.name} ({', '.join(sorted(p.by_role))})" for p in chosen.transfer]
         words += [file.name for file in chosen.diffusion]
+        words += [f"{echoes.name} ({', '.join(echoes.by_part)})" for echoes in chosen.susceptibility]
         left = f"; passed over: {', '.join(file.name for file, _ in chosen.left)}" if chosen.left else ""
         reason = f"would analyse {', '.join(words) or 'nothing'}{left}"
         outcomes.append(
@@ -112,6 +114,7 @@ def run_cord_participants(
     """
     settings = settings or CordSettings()
     tell = progress or (lambda _message: None)
+    check_protocol_name(settings.protocol)
     review = read_review(settings.exclude_from)
     # Workers may start elsewhere, also on other machines.
     bids, out = bids.absolute(), out.absolute()

@@ -18,6 +18,7 @@ from cordqa.errors import OutputError
 from cordqa.io.bids_names import format_name
 from cordqa.io.results import write_result, write_text
 from cordqa.io.volumes import write_volume
+from cordqa.quantities import get_quantity
 from cordqa.records import Figure, Measurement, Notice, Outcome, Result, Severity, State, Statistic, as_plain
 from cordqa.simulate.cord_study import CordScan, CordTruth, CordVisit, simulate_study
 from cordqa.workflow.cord import run_cord_participants
@@ -25,17 +26,29 @@ from cordqa.workflow.cord_group import run_cord_group
 from cordqa.workflow.cord_participant import Render
 from cordqa.workflow.cord_pool import Execution
 from cordqa.workflow.cord_settings import CordSettings
+from cordqa.workflow.gradients import write_gradients
 
-__all__ = ["run_cord_demo", "write_cord_study"]
+__all__ = ["run_cord_demo", "write_cord_study", "write_visit"]
 
 Progress = Callable[[str], None]
 LEVELS = ("C3", "C4", "C5", "C6")
-_TISSUE_MAPS = ("MTR", "MTsat", "T1")
+#: What the summary and the figures show.
+_SUMMARY = (("CSA", "cord"), ("GM_area", "GM"), ("MTR", "WM"), ("MTR", "GM"), ("FA", "WM"), ("MD", "WM"))
+_DRAWN = ("CSA", "GM_area", "MTR", "MTsat", "FA", "MD")
+_WHY_OFF = {
+    "CSA": " The built-in engine draws masks 0.2 mm inside the edge, as customary masks are, so that its "
+    "areas are smaller than the true ones.",
+    "FA": " Voxels of the thick slices hold white matter, grey matter and CSF at once; FA of such a mixture "
+    "is no mean of the three, so white matter reads low and grey matter high.",
+}
+_TISSUE_MAPS = ("MTR", "MTsat", "T1", "FA", "MD")
+#: What a changed repetition time of MT-on spoils.
+_TRANSFER = ("MTR", "MTsat", "T1")
 #: Files of a demonstration study, and what a killed run may leave of them.
 _OWN_FILE = re.compile(
     r"dataset_description\.json|participants\.tsv|derivatives/labels/dataset_description\.json|"
-    r"(derivatives/labels/)?sub-\d{2}/ses-[A-Z]\d+/anat/\.?sub-\d{2}_ses-[A-Z]\d+_[A-Za-z0-9_-]+"
-    r"\.(json|nii\.gz)(\.\w+\.part|\.\w+\.nii\.gz)?|\.[A-Za-z_.]+\.\w+\.part"
+    r"(derivatives/labels/)?sub-\d{2}/ses-[A-Z]\d+/(anat|dwi)/\.?sub-\d{2}_ses-[A-Z]\d+_[A-Za-z0-9_-]+"
+    r"\.(json|nii\.gz|bval|bvec)(\.\w+\.part|\.\w+\.nii\.gz)?|\.[A-Za-z_.]+\.\w+\.part"
 )
 
 
@@ -158,7 +171,7 @@ def write_cord_study(
             f"simulating sub-{visit.person.subject} on the {visit.scanner.vendor} scanner, session "
             f"{visit.session}"
         )
-        _write_visit(visit, folder)
+        write_visit(visit, folder)
         truths.append(visit.truth)
         people[visit.person.subject] = (visit.person.age, visit.person.sex)
     lines = ["participant_id\tage\tsex", *(f"sub-{who}\t{age}\t{sex}" for who, (age, sex) in people.items())]
@@ -172,18 +185,24 @@ def write_cord_study(
     return tuple(truths)
 
 
-def _write_visit(visit: CordVisit, folder: Path) -> None:
-    place = Path(f"sub-{visit.person.subject}") / f"ses-{visit.session}" / "anat"
+def write_visit(visit: CordVisit, folder: Path) -> None:
+    """Write the images of one visit into a dataset, and its disc labels as a derivative."""
+    place = Path(f"sub-{visit.person.subject}") / f"ses-{visit.session}"
     for scan in visit.scans:
-        _write_scan(scan, folder / place)
+        _write_scan(scan, folder / place / ("anat" if scan.gradients is None else "dwi"))
     name = f"sub-{visit.person.subject}_ses-{visit.session}_T2w_label-discs_dlabel.nii.gz"
-    write_volume(visit.discs, folder / "derivatives" / "labels" / place / name)
+    write_volume(visit.discs, folder / "derivatives" / "labels" / place / "anat" / name)
 
 
 def _write_scan(scan: CordScan, folder: Path) -> None:
     name = format_name(scan.entities, suffix=scan.suffix, extension=".nii.gz")
     text = json.dumps(scan.sidecar, indent=2) + "\n"
     write_text(folder / format_name(scan.entities, suffix=scan.suffix, extension=".json"), text)
+    if scan.gradients is not None:
+        stem = folder / format_name(scan.entities, suffix=scan.suffix, extension=".bval").removesuffix(
+            ".bval"
+        )
+        write_gradients(scan.gradients, stem, affine=scan.volume.affine, mrtrix=False)
     stored = replace(scan.volume, data=scan.volume.data.astype("int16"))
     write_volume(stored, folder / name)
 
@@ -229,10 +248,20 @@ def _true_value(truth: CordTruth, row: Measurement) -> float | None:
     if row.quantity == "CSA":
         perpendicular = row.method == "perpendicular to the centreline"
         return truth.csa_mm2.get(row.level) if perpendicular and row.entities.acquisition == "T2w" else None
-    if row.region not in ("WM", "GM") or row.quantity not in _TISSUE_MAPS or truth.planted:
+    if row.quantity == "GM_area":
+        return truth.gm_area_mm2.get(row.level)
+    if row.region not in ("WM", "GM") or row.quantity not in _TISSUE_MAPS:
+        return None
+    if truth.planted and row.quantity in _TRANSFER:
         # A changed repetition time spoils MTR on purpose; it would not be a fair comparison.
         return None
-    tables = {"MTR": truth.mtr_percent, "MTsat": truth.mtsat_percent, "T1": truth.t1_ms}
+    tables = {
+        "MTR": truth.mtr_percent,
+        "MTsat": truth.mtsat_percent,
+        "T1": truth.t1_ms,
+        "FA": truth.fa,
+        "MD": truth.md_um2_s,
+    }
     return tables[row.quantity][row.region]
 
 
@@ -258,7 +287,7 @@ def _recovered(pairs: Sequence[_Pair]) -> list[Statistic]:
 
 def _recovered_words(pairs: Sequence[_Pair]) -> str:
     words = []
-    for quantity, region in (("CSA", "cord"), ("MTR", "WM"), ("MTR", "GM")):
+    for quantity, region in _SUMMARY:
         some = [p for p in pairs if p.quantity == quantity and p.region == region]
         if some:
             bias = 100.0 * fmean(p.row.value / p.truth - 1.0 for p in some)
@@ -279,7 +308,8 @@ def _recovered_outcome(pairs: Sequence[_Pair]) -> Outcome:
 def _figures(pairs: Sequence[_Pair]) -> list[Figure]:
     """Show measured against true values, one figure per quantity, one series per vendor."""
     drawn = []
-    for quantity, unit in (("CSA", "mm2"), ("MTR", "%"), ("MTsat", "%")):
+    for quantity in _DRAWN:
+        unit = get_quantity(quantity).unit
         some = [p for p in pairs if p.quantity == quantity]
         if not some:
             continue
@@ -302,8 +332,7 @@ def _figures(pairs: Sequence[_Pair]) -> list[Figure]:
                 unit=unit,
                 log=False,
                 caption="Each point is one level (or tissue in one level) of one person in one session. "
-                "Points should lie on the line of identity. The built-in engine draws masks 0.2 mm "
-                "inside the edge, as customary masks are, so that its areas are smaller than the true ones.",
+                "Points should lie on the line of identity." + _WHY_OFF.get(quantity, ""),
             )
         )
     return drawn

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cordqa import __version__
-from cordqa.cord.segment import segment_cord
+from cordqa.cord.segment import SegmentationSettings, segment_cord
 from cordqa.engines.protocol import Contrast
 from cordqa.engines.sct.engine import SctEngine
 from cordqa.engines.sct.locate import Toolbox
@@ -28,20 +28,30 @@ def make_segmenter(toolbox: Toolbox | None, work: Path) -> Segmenter:
     return segment_builtin if toolbox is None else _Sct(engine=SctEngine(toolbox), work=work)
 
 
-def segment_builtin(file: BidsFile, volume: Volume) -> tuple[Mask, tuple[Notice, ...]]:
+def segment_builtin(
+    file: BidsFile, volume: Volume, *, at_edge: bool = False
+) -> tuple[Mask, tuple[Notice, ...]]:
     """Segment with the built-in network.
+
+    Parameters
+    ----------
+    file : BidsFile
+    volume : Volume
+    at_edge : bool
+        Draw the mask at the edge in the image instead of a little inside, as customary masks are: the
+        tissues of voxels at the border can then be told apart by how much of each they hold.
 
     Raises
     ------
     InputError, CordNotFoundError
         If the image cannot hold a cord, or none is found.
     """
-    found = segment_cord(volume)
+    found = segment_cord(volume, settings=SegmentationSettings(inset_mm=0.0) if at_edge else None)
     mask = Mask(
         volume=Volume(data=found.mask, affine=volume.affine, source=f"cord of {file.relative}"),
         engine="builtin",
         version=__version__,
-        method=found.method,
+        method=f"{found.method}, drawn at the edge" if at_edge else found.method,
         confidence=found.confidence,
         slice_flags=found.flags,
     )

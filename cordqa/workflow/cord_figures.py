@@ -55,7 +55,12 @@ def draw_unit(
             drawn.append(
                 Figure(name=f"cord-{number}", kind="mosaic", title=image.label, caption=str(error), data={})
             )
-    drawn += [_shape(image, number) for number, image in enumerate(unit.images, start=1)]
+    drawn += [
+        _shape(image, number)
+        for number, image in enumerate(unit.images, start=1)
+        # The mask of a diffusion series serves the atlas; its outline is drawn another way.
+        if image.file.suffix != "dwi"
+    ]
     return tuple(figure for figure in drawn if figure is not None)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from cordqa import __version__
 from cordqa.errors import CordqaError, EmptyInputError
 from cordqa.figures import PageLink
+from cordqa.io.bids_index import index_dataset
 from cordqa.io.bids_names import parse_name
 from cordqa.io.files import check_folder
 from cordqa.io.results import measurement_rows, read_result, write_config, write_result, write_text
@@ -33,6 +34,7 @@ from cordqa.workflow.cord_pages import list_pages, page_path
 from cordqa.workflow.cord_review import exclusions, image_name, left_slices, read_review, review_notices
 from cordqa.workflow.cord_select import OLD_ROLES
 from cordqa.workflow.cord_settings import CordSettings
+from cordqa.workflow.protocol.beside import add_protocol, check_protocol_name
 from cordqa.workflow.reliability import ReliabilitySettings, run_reliability
 
 __all__ = ["run_cord_group"]
@@ -40,7 +42,7 @@ __all__ = ["run_cord_group"]
 Progress = Callable[[str], None]
 #: What enters the reliability engine: one value per person, region and level, measured in one way.
 _SHAPE = ("CSA", "diameter_AP", "diameter_RL")
-_MAPS = ("MTR", "MTsat", "T1")
+_MAPS = ("MTR", "MTsat", "T1", "FA", "MD", "AD", "RD", "MK", "muFA", "GM_area")
 _REGIONS = ("WM", "GM")
 _PERPENDICULAR = "perpendicular to the centreline"
 #: Below this share of a level its mean is not that of the level.
@@ -72,6 +74,7 @@ def run_cord_group(
     *,
     settings: CordSettings | None = None,
     reliability: ReliabilitySettings | None = None,
+    bids: Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Gather what ``participant`` left below ``out``, and judge how far it can be trusted.
@@ -86,6 +89,8 @@ def run_cord_group(
         ``participants``, ``sessions`` and ``exclude_from`` are used.
     reliability : ReliabilitySettings, optional
         Options of the reliability engine.
+    bids : Path, optional
+        The dataset; its scans are checked where the settings name a protocol.
     progress : callable, optional
 
     Returns
@@ -102,6 +107,7 @@ def run_cord_group(
     """
     settings = settings or CordSettings()
     tell = progress or (lambda _message: None)
+    check_protocol_name(settings.protocol)
     check_folder(out)
     review = read_review(settings.exclude_from)
     marks = exclusions(review)
@@ -128,6 +134,8 @@ def run_cord_group(
     study.notices.extend(review_notices(review, study.known, study.left_slices))
     judged = _judge(study, out, reliability, tell)
     result = _conclude(study, judged, out, len(folders))
+    if bids is not None and settings.protocol:
+        result = add_protocol(result, index_dataset(bids), settings.protocol)
     write_config(settings.plain(), out)
     write_result(result, out)
     if len(result.measurements) <= _MANY_VALUES:

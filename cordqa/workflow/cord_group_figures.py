@@ -17,7 +17,7 @@ from cordqa.records import Figure, Measurement
 
 __all__ = ["draw_values", "point_name"]
 
-_DRAWN = ("CSA", "MTR", "MTsat", "T1")
+_DRAWN = ("CSA", "MTR", "MTsat", "T1", "GM_area", "FA", "MD", "MK", "muFA")
 _NOBODY = "vendor not known"
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,47 @@ from typing import Any
 import numpy as np
 
 from cordqa import __version__
+from cordqa.engines.sct.engine import SctEngine
 from cordqa.engines.sct.locate import Toolbox
 from cordqa.errors import CordqaError
 from cordqa.io.bids_index import BidsFile, BidsIndex
 from cordqa.io.derivatives import DerivativeInfo, derivative_path, write_derivative
 from cordqa.io.results import write_config, write_result, write_text
 from cordqa.quantities import get_quantity
-from cordqa.records import Outcome, Provenance, Result, State, Status, Volume
+from cordqa.records import Figure, Outcome, Provenance, Result, State, Status, Volume
 from cordqa.workflow import cord_figures
 from cordqa.workflow.cord_atlas import AtlasChoice
+from cordqa.workflow.cord_diffusion import DiffusionMaps, analyse_diffusion
+from cordqa.workflow.cord_diffusion_output import draw_diffusion, draw_motion, write_diffusion
 from cordqa.workflow.cord_engine import make_segmenter
-from cordqa.workflow.cord_image import analyse_image, carry_levels, make_contrast, shape_rows
+from cordqa.workflow.cord_grey_matter import GreyMatterImage, draw_grey_matter, measure_grey_matter
+from cordqa.workflow.cord_image import (
+    analyse_image,
+    carry_levels,
+    leave_out_slices,
+    make_contrast,
+    shape_rows,
+)
 from cordqa.workflow.cord_methods import methods, references
 from cordqa.workflow.cord_normative import NormativeTable, score_rows
 from cordqa.workflow.cord_records import CordImage, TransferMaps, Unit
 from cordqa.workflow.cord_select import Selection, select_images
 from cordqa.workflow.cord_settings import CordSettings, why_excluded
+from cordqa.workflow.cord_steps import StepRun
+from cordqa.workflow.cord_steps_maps import analyse_by_steps
+from cordqa.workflow.cord_susceptibility import (
+    SusceptibilityMaps,
+    analyse_susceptibility,
+    skip_susceptibility,
+)
+from cordqa.workflow.cord_susceptibility_output import (
+    draw_susceptibility,
+    susceptibility_methods,
+    susceptibility_references,
+    write_susceptibility,
+)
 from cordqa.workflow.cord_transfer import analyse_transfer, transfer_rows
+from cordqa.workflow.protocol.beside import add_protocol
 
 __all__ = [
     "CordJob",
@@ -88,6 +113,7 @@ def run_job(job: CordJob) -> Outcome:
     sources = tuple(file.relative for file in _own_images(job))
     try:
         result = analyse_unit(job)
+        result = add_protocol(result, job.index, job.settings.protocol, session=job.session)
     except CordqaError as error:
         result = _failed(job, str(error), error.code)
     write_config(job.settings.plain(), job.folder)
@@ -151,57 +177,117 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+@dataclass(slots=True)
+class _Found:
+    """What was made of the images, for the page and the derivatives."""
+
+    transfer: list[TransferMaps] = field(default_factory=list)
+    diffusion: list[DiffusionMaps] = field(default_factory=list)
+    grey: list[GreyMatterImage] = field(default_factory=list)
+    susceptibility: list[SusceptibilityMaps] = field(default_factory=list)
+
+    def steps(self) -> dict[str, Callable[[str], Figure]]:
+        """How to draw the images of each step, by path."""
+        drawn: dict[str, Callable[[str], Figure]] = {
+            one.image.file.relative: partial(draw_diffusion, one) for one in self.diffusion
+        }
+        drawn |= {one.image.file.relative: partial(draw_grey_matter, one) for one in self.grey}
+        return drawn | {
+            one.image.file.relative: partial(draw_susceptibility, one) for one in self.susceptibility
+        }
+
+
 def analyse_unit(job: CordJob) -> Result:
     """Analyse one participant and session, and write its images below the output folder."""
     unit = Unit(name=job.name, segment=make_segmenter(job.toolbox, job.work))
     chosen = _without_excluded(select_images(job.index, job.subject, job.session), job, unit)
-    if not chosen.anatomical and not chosen.transfer and not unit.outcomes:
+    images = (chosen.anatomical, chosen.transfer, chosen.diffusion, chosen.susceptibility)
+    if not (any(images) or unit.outcomes):
         suffixes = ", ".join(sorted({file.suffix for file in _own_images(job)}))
-        reason = (
-            f"no image of a kind that is analysed (found {suffixes or 'none'}; T2w, T1w, T2starw, MTS are)"
-        )
+        known = "T2w, T1w, T2starw, MTS, dwi, MEGRE"
+        reason = f"no image of a kind that is analysed (found {suffixes or 'none'}; {known} are)"
         unit.skip("images", "analysis", reason, "cord.nothing")
-    wanted = job.settings.levels
-    for file in chosen.anatomical:
-        analyse_image(job.index, file, unit)
-    _share_levels(unit)
-    for image in unit.images:
-        shape_rows(image, unit, wanted=wanted)
-    maps = []
-    for protocol in chosen.transfer:
-        before = len(unit.images)
-        found = analyse_transfer(job.index, protocol, unit, job.atlas, wanted=wanted)
-        if found is not None:
-            unit.images[before:] = [found.image]
-            shape_rows(found.image, unit, wanted=wanted)
-            transfer_rows(found, job.atlas, unit, wanted=wanted, method=job.settings.method)
-            maps.append(found)
+    if job.toolbox is not None and job.settings.engine == "sct":
+        engine = SctEngine(job.toolbox, quality=job.folder / "qc-sct")
+        skip_susceptibility(chosen, unit)
+        run = StepRun(engine=engine, work=job.work / job.name, unit=unit, settings=job.settings)
+        found = _Found(transfer=analyse_by_steps(job.index, chosen, run))
+    else:
+        found = _analyse_builtin(job, unit, chosen)
     for file, why in chosen.left:
         unit.skip(make_contrast(file), "analysis", why, "cord.not-analysed", (file.relative,))
     if job.normative is not None:
         score_rows(unit, job.normative, job.index.participants.get(job.subject, {}))
     _check_plausible(unit)
-    _write_images(job, unit, maps)
-    return _conclude(job, unit, maps)
+    _write_images(job, unit, found)
+    return _conclude(job, unit, found)
+
+
+def _analyse_builtin(job: CordJob, unit: Unit, chosen: Selection) -> _Found:
+    """Analyse all images in this process."""
+    wanted = job.settings.levels
+    for file in chosen.anatomical:
+        analyse_image(job.index, file, unit)
+    _share_levels(unit)
+    unit.images[:] = [leave_out_slices(image, job.marks, unit) for image in unit.images]
+    made = _Found()
+    for image in unit.images:
+        shape_rows(image, unit, wanted=wanted)
+        grey = measure_grey_matter(job.index, image, unit, wanted=wanted)
+        if grey is not None:
+            made.grey.append(grey)
+    for echoes in chosen.susceptibility:
+        before = len(unit.images)
+        mapped = analyse_susceptibility(
+            job.index, echoes, unit, job.atlas, settings=job.settings, marks=job.marks
+        )
+        made.susceptibility += [] if mapped is None else [mapped]
+        made.grey += filter(
+            None, (measure_grey_matter(job.index, one, unit, wanted=wanted) for one in unit.images[before:])
+        )
+    for protocol in chosen.transfer:
+        before = len(unit.images)
+        found = analyse_transfer(job.index, protocol, unit, job.atlas, wanted=wanted)
+        if found is not None:
+            found = replace(found, image=leave_out_slices(found.image, job.marks, unit))
+            unit.images[before:] = [found.image]
+            shape_rows(found.image, unit, wanted=wanted)
+            transfer_rows(found, job.atlas, unit, wanted=wanted, settings=job.settings)
+            made.transfer.append(found)
+    for file in chosen.diffusion:
+        series = analyse_diffusion(job.index, file, unit, job.atlas, settings=job.settings, marks=job.marks)
+        if series is not None:
+            made.diffusion.append(series)
+    return made
 
 
 def _without_excluded(chosen: Selection, job: CordJob, unit: Unit) -> Selection:
-    """Leave out what a reviewer marked; an MT protocol falls with any of its images."""
+    """Leave out what a reviewer marked; an MT protocol or a set of echoes falls with any of its images."""
     kept = Selection(left=chosen.left)
-    for file in chosen.anatomical:
+    for files, keep in ((chosen.anatomical, kept.anatomical), (chosen.diffusion, kept.diffusion)):
+        for file in files:
+            why = why_excluded(job.marks, file)
+            if why:
+                unit.skip(make_contrast(file), "analysis", why, "cord.excluded", (file.relative,))
+            else:
+                keep.append(file)
+    for protocol in chosen.transfer:
+        if not _is_excluded(protocol.name, protocol.by_role.values(), job, unit):
+            kept.transfer.append(protocol)
+    for echoes in chosen.susceptibility:
+        if not _is_excluded(echoes.name, echoes.files, job, unit):
+            kept.susceptibility.append(echoes)
+    return kept
+
+
+def _is_excluded(name: str, files: Iterable[BidsFile], job: CordJob, unit: Unit) -> bool:
+    """Tell whether a reviewer marked any image of those that belong together, and say it."""
+    for file in files:
         why = why_excluded(job.marks, file)
         if why:
-            unit.skip(make_contrast(file), "analysis", why, "cord.excluded", (file.relative,))
-        else:
-            kept.anatomical.append(file)
-    for protocol in chosen.transfer:
-        reasons = [(f, w) for f in protocol.by_role.values() if (w := why_excluded(job.marks, f))]
-        if reasons:
-            file, why = reasons[0]
-            unit.skip(protocol.name, "analysis", f"{file.name} {why}", "cord.excluded", (file.relative,))
-        else:
-            kept.transfer.append(protocol)
-    return kept
+            unit.skip(name, "analysis", f"{file.name} {why}", "cord.excluded", (file.relative,))
+            return True
+    return False
 
 
 def _share_levels(unit: Unit) -> None:
@@ -227,12 +313,18 @@ def _check_plausible(unit: Unit) -> None:
         unit.note("cord.implausible", f"{number} values of {quantity} are outside what tissue has", "values")
 
 
-def _write_images(job: CordJob, unit: Unit, maps: list[TransferMaps]) -> None:
+def _write_images(job: CordJob, unit: Unit, found: _Found) -> None:
     for image in unit.images:
         _write_mask(job, image)
         _write_levels(job, image)
-    for found in maps:
-        _write_maps(job, found)
+    for maps in found.transfer:
+        _write_maps(job, maps)
+    for grey in found.grey:
+        _write_grey(job, grey)
+    for series in found.diffusion:
+        write_diffusion(series, job.out)
+    for mapped in found.susceptibility:
+        write_susceptibility(mapped, job.out)
 
 
 def _write_mask(job: CordJob, image: CordImage) -> None:
@@ -269,6 +361,20 @@ def _write_levels(job: CordJob, image: CordImage) -> None:
     write_derivative(volume, job.out, path=path, info=info)
 
 
+def _write_grey(job: CordJob, grey: GreyMatterImage) -> None:
+    if grey.by_user:
+        return
+    info = DerivativeInfo(
+        description="Part of each voxel that is grey matter",
+        method=grey.method,
+        engine="cordqa",
+        engine_version=__version__,
+        sources=[grey.image.file],
+    )
+    path = derivative_path(grey.image.file, suffix="probseg", label="GM")
+    write_derivative(grey.mask, job.out, path=path, info=info)
+
+
 _SUFFIXES = {"MTR": "MTRmap", "MTsat": "MTsat", "T1": "T1map"}
 
 
@@ -286,7 +392,9 @@ def _write_maps(job: CordJob, found: TransferMaps) -> None:
         write_derivative(volume, job.out, path=path, info=info)
 
 
-def _conclude(job: CordJob, unit: Unit, maps: list[TransferMaps]) -> Result:
+def _conclude(job: CordJob, unit: Unit, found: _Found) -> Result:
+    maps = found.transfer
+    motion = [draw_motion(one, f"motion-{n}") for n, one in enumerate(found.diffusion, start=1)]
     statuses = [verdict.status for verdict in unit.verdicts]
     status = Status.NOT_EVALUATED
     if statuses:
@@ -299,9 +407,18 @@ def _conclude(job: CordJob, unit: Unit, maps: list[TransferMaps]) -> Result:
         verdicts=tuple(unit.verdicts),
         notices=tuple(unit.notices),
         outcomes=tuple(unit.outcomes),
-        figures=cord_figures.draw_unit(unit, maps),
-        methods=methods(unit, maps, job.atlas, job.settings),
-        references=references(unit, maps),
+        figures=(
+            *cord_figures.draw_unit(unit, maps, steps=found.steps()),
+            *(figure for figure in motion if figure is not None),
+        ),
+        methods=(
+            *methods(unit, maps, job.atlas, job.settings, diffusion=found.diffusion, grey=found.grey),
+            *susceptibility_methods(found.susceptibility, job.atlas, job.settings),
+        ),
+        references=(
+            *references(unit, maps, diffusion=found.diffusion),
+            *susceptibility_references(found.susceptibility),
+        ),
         provenance=_provenance(job, unit),
     )
     return replace(result, summary=_summary(result, unit))
@@ -314,7 +431,7 @@ def _summary(result: Result, unit: Unit) -> str:
         return f"No cord was measured.{tail}"
     looks = sum(len(image.outliers) for image in unit.images)
     names = ", ".join(image.label for image in unit.images)
-    words = f"{looks} slice{'s' if looks != 1 else ''} need a look" if looks else "no slice stands out"
+    words = f"{looks} slice{'s need' if looks != 1 else ' needs'} a look" if looks else "no slice stands out"
     return f"The cord was measured in {names}: {len(unit.rows)} values, {words}.{tail}"
 
 
@@ -329,7 +446,7 @@ def _provenance(job: CordJob, unit: Unit) -> Provenance:
         config=config,
         packages={name: metadata.version(name) for name in packages},
         input_hashes={name: _digest(by_path[name]) for name in sorted(unit.used) if name in by_path},
-        engine=", ".join(sorted({image.mask.label for image in unit.images})) or f"cordqa {__version__}",
+        engine=", ".join(sorted({row.engine for row in unit.rows})) or f"cordqa {__version__}",
     )
 
 

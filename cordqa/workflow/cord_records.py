@@ -15,6 +15,7 @@ from cordqa.cord.levels import LevelMap
 from cordqa.cord.morphometry import SliceTable
 from cordqa.errors import CordqaError
 from cordqa.io.bids_index import BidsFile
+from cordqa.models.maps import FittedMaps, Reasons
 from cordqa.records import Entities, Figure, Measurement, Notice, Outcome, Severity, State, Verdict, Volume
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ class CordImage:
         return [names[int(number)] for number in self.table.slices]
 
 
+def _no_model(_signals: NDArray[np.float64]) -> FittedMaps:
+    """Stand in for the model of maps that were not computed here."""
+    return FittedMaps(model="", values={}, units={}, reasons=Reasons.collect((0,), []))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferMaps:
     """Maps of one magnetization-transfer protocol, on the grid of ``image``.
@@ -109,7 +115,7 @@ class TransferMaps:
     flags: Mapping[str, tuple[str, ...]]
     shifts: tuple[str, ...] = ()
     signals: tuple[Volume, ...] = ()  # MT-on, MT-off and T1w where there is one, aligned
-    model: SignalModel = field(default=lambda _signals: {})
+    model: SignalModel = field(default=_no_model)
 
 
 @dataclass(slots=True)

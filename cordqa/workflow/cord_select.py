@@ -11,6 +11,7 @@ from typing import Any
 from cordqa.errors import InputError
 from cordqa.io.bids_index import BidsFile, BidsIndex
 from cordqa.records import Entities
+from cordqa.workflow.cord_susceptibility_echoes import EchoSet, gather_echoes
 
 __all__ = [
     "MTS_ROLES",
@@ -47,6 +48,8 @@ class Selection:
 
     anatomical: list[BidsFile] = field(default_factory=list)
     transfer: list[TransferSet] = field(default_factory=list)
+    diffusion: list[BidsFile] = field(default_factory=list)
+    susceptibility: list[EchoSet] = field(default_factory=list)
     left: list[tuple[BidsFile, str]] = field(default_factory=list)
 
 
@@ -55,7 +58,11 @@ def select_images(index: BidsIndex, subject: str, session: str) -> Selection:
     chosen = Selection()
     files = [f for f in index.find(subject=subject) if f.session == session]
     pieces: dict[tuple[tuple[str, str], ...], list[BidsFile]] = defaultdict(list)
+    chosen.susceptibility = gather_echoes(files)
+    echoes = {file.relative for one in chosen.susceptibility for file in one.files}
     for file in files:
+        if file.relative in echoes:
+            continue
         if file.entities.get("part", "mag") != "mag":
             chosen.left.append((file, "only magnitude images are analysed"))
         elif file.suffix in ("MTS", "MTR"):
@@ -63,6 +70,8 @@ def select_images(index: BidsIndex, subject: str, session: str) -> Selection:
             pieces[key].append(file)
         elif file.suffix in ANATOMICAL:
             chosen.anatomical.append(file)
+        elif file.suffix == "dwi":
+            chosen.diffusion.append(file)
         elif file.datatype in ("anat", "dwi"):
             chosen.left.append((file, f"no analysis of {file.suffix} images exists yet"))
     chosen.anatomical.sort(key=lambda file: (ANATOMICAL.index(file.suffix), file.relative))

@@ -82,6 +82,8 @@ class CordSettings:
         Estimator of the diffusion tensor: ``wls``, ``iwls`` or ``robust``.
     noddi : bool
         Fit NODDI as well, where AMICO is installed.
+    protocol : str
+        Acquisition protocol against which the scans are checked; none where empty.
     """
 
     engine: EngineName = "builtin"
@@ -100,6 +102,7 @@ class CordSettings:
     skip_motion: bool = False
     tensor: TensorName = "wls"
     noddi: bool = False
+    protocol: str = ""
     redo: bool = False
 
     def __post_init__(self) -> None:

@@ -18,10 +18,10 @@ from cordqa.cord.template import lay_atlas
 from cordqa.errors import CordqaError, InputError
 from cordqa.io.bids_index import BidsFile, BidsIndex
 from cordqa.io.bids_labels import Role, find_user_files
-from cordqa.models.magnetization_transfer.maps import ParameterMap
 from cordqa.models.magnetization_transfer.pairing import check_mt_pair, check_mt_triplet
 from cordqa.models.magnetization_transfer.ratio import mt_ratio
-from cordqa.models.magnetization_transfer.saturation import MTSatMaps, SpoiledEcho, fit_mt_saturation
+from cordqa.models.magnetization_transfer.saturation import SpoiledEcho, fit_mt_saturation
+from cordqa.models.maps import FittedMaps
 from cordqa.quantities import get_quantity
 from cordqa.records import Acquisition, Measurement, Notice, Severity, Volume
 from cordqa.workflow.cord_atlas import AtlasChoice, load_sections, regions_of
@@ -47,8 +47,6 @@ _WORDS = {"on": "MT-on", "off": "MT-off", "T1w": "T1w"}
 #: Order of preference for the image on whose grid everything is done.
 _FIXED = ("on", "off", "T1w")
 _ENGINE_STEP = "magnetization transfer"
-#: Factor from the unit of the model to the registered one.
-_SCALES = {"MTR": 1.0, "MTsat": 1.0, "T1": 1000.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +59,22 @@ class TransferModel:
 
     echoes: Mapping[str, SpoiledEcho]
 
-    def __call__(self, signals: NDArray[np.float64]) -> dict[str, ParameterMap]:
-        """Give MTR, and MTsat (percent) and T1 (s) where settings are known; signals are (n_images, n)."""
-        found = {"MTR": mt_ratio(signals[0], signals[1])}
-        if self.echoes:
-            saturation = self.saturation(signals[0], signals[1], signals[2])
-            found |= {"MTsat": saturation.mtsat_percent, "T1": saturation.t1_s}
-        return found
+    def __call__(self, signals: NDArray[np.float64]) -> FittedMaps:
+        """Give MTR, and MTsat (percent) and T1 (ms) where settings are known; signals are (n_images, n)."""
+        ratio = mt_ratio(signals[0], signals[1])
+        if not self.echoes:
+            return ratio
+        more = self.saturation(signals[0], signals[1], signals[2])
+        names = ("MTsat", "T1")
+        return replace(
+            ratio,
+            model=f"{ratio.model}; {more.model}",
+            values={**ratio.values, **{name: more.values[name] for name in names}},
+            units={**ratio.units, **{name: more.units[name] for name in names}},
+            own_reasons={name: more.reason_of(name) for name in names},
+        )
 
-    def saturation(self, on: NDArray[Any], off: NDArray[Any], t1w: NDArray[Any]) -> MTSatMaps:
+    def saturation(self, on: NDArray[Any], off: NDArray[Any], t1w: NDArray[Any]) -> FittedMaps:
         """MTsat and T1 with nominal flip angles."""
         return fit_mt_saturation(
             on,
@@ -186,8 +191,8 @@ def _maps(
             model = TransferModel(echoes=_echoes(settings))
             solved = model.saturation(aligned["on"].data, aligned["off"].data, aligned["T1w"].data)
             maps |= {
-                "MTsat": _volume(solved.mtsat_percent, image, "MTsat"),
-                "T1": _volume(solved.t1_s, image, "T1", scale=_SCALES["T1"]),
+                "MTsat": _volume(solved, image, "MTsat"),
+                "T1": _volume(solved, image, "T1"),
             }
             flags |= {"MTsat": mismatch_flags(triplet), "T1": mismatch_flags(triplet)}
         except CordqaError as error:
@@ -264,9 +269,9 @@ def _echoes(settings: Mapping[str, Acquisition]) -> dict[str, SpoiledEcho]:
     }
 
 
-def _volume(found: ParameterMap, image: CordImage, quantity: str, *, scale: float = 1.0) -> Volume:
+def _volume(found: FittedMaps, image: CordImage, quantity: str) -> Volume:
     """Keep what tissue can have; a noisy voxel at the rim would carry an average away."""
-    values: NDArray[np.float64] = found.values * scale
+    values = found.values[quantity]
     low, high = _limits(quantity)
     values = np.where((values >= low) & (values <= high), values, np.nan)
     return Volume(data=values.astype(np.float32), affine=image.volume.affine, source=quantity)
@@ -357,15 +362,15 @@ def _extract(
         "entities": found.image.entities,
         "engine": found.image.mask.label,
     }
-    scales = {name: _SCALES[name] for name in found.maps if uses_signals(settings, name)}
+    modelled = [name for name in found.maps if uses_signals(settings, name)]
     rows = [
         row
         for quantity, volume in found.maps.items()
-        if quantity not in scales
+        if quantity not in modelled
         for row in extract_regions(volume, atlas, quantity=quantity, **common)
     ]
-    if scales:
-        rows += extract_modelled(found.signals, atlas, model=found.model, scales=scales, **common)
+    if modelled:
+        rows += extract_modelled(found.signals, atlas, model=found.model, quantities=modelled, **common)
     return rows
 
 

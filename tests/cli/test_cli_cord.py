@@ -89,7 +89,9 @@ def test_dry_run_says_what_would_be_done(
     words = ["cord", str(demo / "bids"), str(out), "participant", "--dry-run", "--session-label", "ses-B1"]
     assert run(words) == 0
     captured = capsys.readouterr()
-    assert "sub-01_ses-B1: would analyse sub-01_ses-B1_T2w.nii.gz, MTS (T1w, off, on)" in captured.out
+    own = "sub-01_ses-B1"
+    images = f"{own}_T2w.nii.gz, {own}_T2starw.nii.gz, MTS (T1w, off, on), {own}_dwi.nii.gz"
+    assert f"{own}: would analyse {images}" in captured.out
     assert len(captured.out.splitlines()) == 1
     assert not out.exists()
 

@@ -222,6 +222,8 @@ def test_the_same_chain_runs_on_the_builtin_engine(tmp_path: Path) -> None:
     visit = next(simulate_study(seed=5, n_people=1, n_repeats=1))
     bids = tmp_path / "bids"
     for scan in visit.scans:
+        if scan.gradients is not None:
+            continue
         name = "_".join([*(f"{k}-{v}" for k, v in scan.entities.items()), scan.suffix])
         path = bids / "sub-01/ses-A1/anat" / name
         write_volume(scan.volume, path.with_name(f"{name}.nii.gz"))

@@ -199,8 +199,8 @@ def test_ratio_saturation_and_t1_are_equal_without_b1(sct):
     on, off, t1w = data("mt1.nii.gz"), data("mt0_reg.nii.gz"), data("t1w_reg.nii.gz")
     ratio = mt_ratio(on, off, limit_percent=100.0)
     theirs = data("mtr.nii.gz")
-    assert np.array_equal(np.isnan(ratio.values), np.isnan(theirs))
-    assert np.nanmax(np.abs(ratio.values - theirs)) < 2e-5  # stored in single precision
+    assert np.array_equal(np.isnan(ratio.values["MTR"]), np.isnan(theirs))
+    assert np.nanmax(np.abs(ratio.values["MTR"] - theirs)) < 2e-5  # stored in single precision
     short = SpoiledEcho(repetition_time_s=0.030, flip_angle_deg=9.0)
     maps = fit_mt_saturation(
         on,
@@ -212,11 +212,11 @@ def test_ratio_saturation_and_t1_are_equal_without_b1(sct):
     )
     saturation, t1 = data("mtsat.nii.gz"), data("t1map.nii.gz")
     # It writes 0 where there is no value, and where MTsat exceeds 100 %: three voxels of the background.
-    both = np.isfinite(maps.mtsat_percent.values) & ~((saturation == 0) & (maps.mtsat_percent.values > 100))
-    assert (~both & np.isfinite(maps.mtsat_percent.values)).sum() == 3
-    assert np.abs(maps.mtsat_percent.values[both] - saturation[both]).max() < 1e-9
-    assert np.nanmax(np.abs(maps.t1_s.values - t1)) < 1e-9
-    assert np.all(t1[np.isnan(maps.t1_s.values)] == 0)
+    both = np.isfinite(maps.values["MTsat"]) & ~((saturation == 0) & (maps.values["MTsat"] > 100))
+    assert (~both & np.isfinite(maps.values["MTsat"])).sum() == 3
+    assert np.abs(maps.values["MTsat"][both] - saturation[both]).max() < 1e-9
+    assert np.nanmax(np.abs(maps.values["T1"] / 1000 - t1)) < 1e-9
+    assert np.all(t1[np.isnan(maps.values["T1"])] == 0)
 
 
 @pytest.fixture(scope="module")

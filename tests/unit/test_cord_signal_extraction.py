@@ -16,15 +16,15 @@ from cordqa.cord.extraction import extract_regions
 from cordqa.cord.signal_extraction import extract_modelled
 from cordqa.cord.template import lay_atlas
 from cordqa.errors import InputError
-from cordqa.models.magnetization_transfer.maps import ParameterMap
 from cordqa.models.magnetization_transfer.saturation import SpoiledEcho, mt_saturation_signal
+from cordqa.models.maps import FittedMaps, Reasons
 from cordqa.records import Volume
 from cordqa.workflow.cord_transfer import TransferModel
 
 ECHO = SpoiledEcho(repetition_time_s=0.035, flip_angle_deg=9.0)
 T1_ECHO = SpoiledEcho(repetition_time_s=0.011, flip_angle_deg=15.0)
 MODEL = TransferModel(echoes={"on": ECHO, "off": ECHO, "T1w": T1_ECHO})
-SCALES = {"MTR": 1.0, "MTsat": 1.0, "T1": 1000.0}
+QUANTITIES = ("MTR", "MTsat", "T1")
 #: Fully relaxed signal, T1 (s), saturation.
 TISSUES = {"WM": (0.68, 1.05, 0.02), "GM": (0.76, 1.2, 0.015), "CSF": (1.0, 3.8, 0.0)}
 
@@ -58,12 +58,12 @@ def truth(tissue: str) -> dict[str, float]:
     m0, t1_s, lost = TISSUES[tissue]
     plan = ((ECHO, lost), (ECHO, 0.0), (T1_ECHO, 0.0))
     signals = np.stack([mt_saturation_signal(m0, t1_s, [d], echo) for echo, d in plan])
-    return {name: float(found.values[0]) * SCALES[name] for name, found in MODEL(signals).items()}
+    return {name: float(values[0]) for name, values in MODEL(signals).values.items()}
 
 
 def rows(noise: float = 0.0, seed: int = 0, **options):
     volumes, atlas = images(noise, seed)
-    found = extract_modelled(volumes, atlas, model=MODEL, scales=SCALES, **options)
+    found = extract_modelled(volumes, atlas, model=MODEL, quantities=QUANTITIES, **options)
     return {(row.quantity, row.region): row for row in found}
 
 
@@ -80,20 +80,20 @@ def test_the_map_of_the_same_images_is_biased_by_them():
     """The reason for all this: T1 of a mixed voxel is not the mean of the T1 of its parts."""
     volumes, atlas = images()
     maps = MODEL(np.stack([v.data.ravel() for v in volumes]))
-    t1_map = Volume(data=maps["T1"].values.reshape(volumes[0].data.shape), affine=volumes[0].affine)
-    (row,) = extract_regions(t1_map, atlas, quantity="T1", regions=["WM"], scale=1000.0)
+    t1_map = Volume(data=maps.values["T1"].reshape(volumes[0].data.shape), affine=volumes[0].affine)
+    (row,) = extract_regions(t1_map, atlas, quantity="T1", regions=["WM"])
     assert row.value < 0.95 * truth("WM")["T1"]
 
 
 def test_the_standard_uncertainty_is_the_scatter_of_repeats():
-    found: dict[str, list[float]] = {name: [] for name in SCALES}
-    stated: dict[str, list[float]] = {name: [] for name in SCALES}
+    found: dict[str, list[float]] = {name: [] for name in QUANTITIES}
+    stated: dict[str, list[float]] = {name: [] for name in QUANTITIES}
     for seed in range(40):
         for (quantity, _), row in rows(noise=0.002, seed=seed, regions=["DC"]).items():
             found[quantity].append(row.value)
             stated[quantity].append(row.standard_uncertainty)
             assert "through the model" in row.uncertainty_method
-    for quantity in SCALES:
+    for quantity in QUANTITIES:
         assert 0.75 < np.mean(stated[quantity]) / np.std(found[quantity], ddof=1) < 1.35
 
 
@@ -121,8 +121,8 @@ def test_signals_are_what_each_image_alone_would_give(method):
 def test_gain_of_the_scanner_does_not_matter():
     volumes, atlas = images(noise=0.001)
     loud, _ = images(noise=0.001, gain=5000.0)
-    first = extract_modelled(volumes, atlas, model=MODEL, scales=SCALES)
-    second = extract_modelled(loud, atlas, model=MODEL, scales=SCALES)
+    first = extract_modelled(volumes, atlas, model=MODEL, quantities=QUANTITIES)
+    second = extract_modelled(loud, atlas, model=MODEL, quantities=QUANTITIES)
     for one, other in zip(first, second, strict=True):
         assert other.value == pytest.approx(one.value, rel=1e-9)
         assert other.standard_uncertainty == pytest.approx(one.standard_uncertainty, rel=1e-6)
@@ -131,7 +131,7 @@ def test_gain_of_the_scanner_does_not_matter():
 def test_voxels_that_one_image_lacks_are_left_out_of_all():
     volumes, atlas = images()
     volumes[1].data[:, :, 3] = np.nan
-    found = extract_modelled(volumes, atlas, model=MODEL, scales=SCALES, regions=["WM"])
+    found = extract_modelled(volumes, atlas, model=MODEL, quantities=QUANTITIES, regions=["WM"])
     for row in found:
         assert row.value == pytest.approx(truth("WM")[row.quantity], rel=5e-3)
         assert row.coverage == pytest.approx(7 / 8, abs=0.03)
@@ -141,14 +141,14 @@ def test_voxels_that_one_image_lacks_are_left_out_of_all():
 def test_what_cannot_be_known_is_said():
     volumes, atlas = images()
     blank = [Volume(data=np.zeros_like(v.data), affine=v.affine) for v in volumes]
-    for row in extract_modelled(blank, atlas, model=MODEL, scales=SCALES, regions=["WM"]):
+    for row in extract_modelled(blank, atlas, model=MODEL, quantities=QUANTITIES, regions=["WM"]):
         assert math.isnan(row.value) and math.isnan(row.standard_uncertainty)
         assert row.flags[0] == "no signal in one of the images"
     (row,) = extract_modelled(
         volumes[:2],
         atlas,
         model=TransferModel(echoes={}),
-        scales={"MTR": 1.0},
+        quantities=["MTR"],
         regions=["WM"],
         groups={"C9": []},
     )
@@ -159,12 +159,12 @@ def test_what_cannot_be_asked():
     volumes, atlas = images()
     for method in ("median", "max", "mode"):
         with pytest.raises(InputError, match="linear"):
-            extract_modelled(volumes, atlas, model=MODEL, scales=SCALES, method=method)
+            extract_modelled(volumes, atlas, model=MODEL, quantities=QUANTITIES, method=method)
     with pytest.raises(InputError, match="not registered"):
-        extract_modelled(volumes, atlas, model=MODEL, scales={"luck": 1.0})
+        extract_modelled(volumes, atlas, model=MODEL, quantities=["luck"])
     small = Volume(data=volumes[0].data[1:], affine=volumes[0].affine)
     with pytest.raises(InputError, match="not on one grid"):
-        extract_modelled([small, *volumes[1:]], atlas, model=MODEL, scales=SCALES)
+        extract_modelled([small, *volumes[1:]], atlas, model=MODEL, quantities=QUANTITIES)
 
 
 def test_a_single_voxel_has_a_value_and_no_uncertainty():
@@ -174,7 +174,9 @@ def test_a_single_voxel_has_a_value_and_no_uncertainty():
 
     def ratio(signals):
         values = signals[0] / signals[1]
-        return {"MTR": ParameterMap(values=values, reason=np.full(values.shape, ""))}
+        return FittedMaps(
+            model="", values={"MTR": values}, units={"MTR": "%"}, reasons=Reasons.collect(values.shape, [])
+        )
 
     from cordqa.cord.signal_extraction import estimate_modelled
 

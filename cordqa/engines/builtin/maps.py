@@ -29,6 +29,7 @@ __all__ = ["align_contrast", "correct_series", "map_mtr", "map_mtsat", "map_tens
 Array = NDArray[np.float64]
 #: Diffusivities are written in the unit that maps of other programs have.
 _MM2_PER_UM2 = 1e-6
+_MS_PER_S = 1000.0
 TENSOR = ("FA", "MD", "RD", "AD")
 
 
@@ -44,7 +45,7 @@ def align_contrast(moving: Path, fixed: Path, segmentation: Path, target: Path) 
 def map_mtr(mt_on: Path, mt_off: Path, target: Path) -> None:
     """Write MTR in percent."""
     on, off = (one_volume(read_volume(path)) for path in (mt_on, mt_off))
-    _write(mt_ratio(on.data, off.data).values, on, target, "mtr")
+    _write(mt_ratio(on.data, off.data).values["MTR"], on, target, "mtr")
 
 
 def map_mtsat(on: SpoiledImage, off: SpoiledImage, t1w: SpoiledImage, targets: Mapping[str, Path]) -> None:
@@ -57,7 +58,7 @@ def map_mtsat(on: SpoiledImage, off: SpoiledImage, t1w: SpoiledImage, targets: M
     found = fit_mt_saturation(
         *(image.data for image in images), mt_echo=echoes[0], pd_echo=echoes[1], t1_echo=echoes[2]
     )
-    for role, values in (("MTsat", found.mtsat_percent.values), ("T1", found.t1_s.values)):
+    for role, values in (("MTsat", found.values["MTsat"]), ("T1", found.values["T1"] / _MS_PER_S)):
         _write(values, images[0], targets[role], "mtsat")
 
 
