@@ -6,14 +6,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cordqa.errors import InputError
-from cordqa.models.magnetization_transfer.maps import NO_NUMBER, NO_SIGNAL, ParameterMap, outcome
+from cordqa.models.magnetization_transfer.outcomes import NO_NUMBER, NO_SIGNAL, judge
+from cordqa.models.maps import FittedMaps
 
 __all__ = ["mt_ratio"]
 
 Array = NDArray[np.float64]
 
 
-def mt_ratio(mt_on: ArrayLike, mt_off: ArrayLike, *, limit_percent: float | None = None) -> ParameterMap:
+def mt_ratio(mt_on: ArrayLike, mt_off: ArrayLike, *, limit_percent: float | None = None) -> FittedMaps:
     """Magnetization transfer ratio, 100 (S_off - S_on) / S_off.
 
     The ratio depends on T1, flip angle, TR and B1 as well as on the tissue: compare it between
@@ -29,8 +30,8 @@ def mt_ratio(mt_on: ArrayLike, mt_off: ArrayLike, *, limit_percent: float | None
 
     Returns
     -------
-    ParameterMap
-        In percent; NaN with a reason where S_off is not positive or a signal is not a number.
+    FittedMaps
+        MTR (%); NaN with a reason where S_off is not positive or a signal is not a number.
 
     Raises
     ------
@@ -47,4 +48,7 @@ def mt_ratio(mt_on: ArrayLike, mt_off: ArrayLike, *, limit_percent: float | None
     ratio = 100.0 * (1.0 - np.divide(on, off, out=np.ones_like(on), where=usable))
     if limit_percent is not None:
         ratio = np.clip(ratio, -limit_percent, limit_percent)
-    return outcome(ratio, [(~known, NO_NUMBER), (~usable, NO_SIGNAL)])
+    values, reasons = judge(ratio, [(~known, NO_NUMBER), (~usable, NO_SIGNAL)])
+    return FittedMaps(
+        model="100 (off - on) / off", values={"MTR": values}, units={"MTR": "%"}, reasons=reasons
+    )

@@ -17,16 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cordqa.errors import InputError
-from cordqa.models.magnetization_transfer.maps import (
-    NO_B1,
-    NO_NUMBER,
-    NO_SIGNAL,
-    NO_SOLUTION,
-    ParameterMap,
-    outcome,
-)
+from cordqa.models.magnetization_transfer.outcomes import NO_B1, NO_NUMBER, NO_SIGNAL, NO_SOLUTION, judge
+from cordqa.models.maps import FittedMaps
 
-__all__ = ["B1Model", "MTSatMaps", "SpoiledEcho", "fit_mt_saturation", "mt_saturation_signal"]
+__all__ = ["B1Model", "SpoiledEcho", "fit_mt_saturation", "mt_saturation_signal"]
 
 Array = NDArray[np.float64]
 B1Model = Literal["none", "helms2021", "lipp2023"]
@@ -42,16 +36,6 @@ class SpoiledEcho:
 
     repetition_time_s: float
     flip_angle_deg: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MTSatMaps:
-    """MTsat (percent), T1 (s) and apparent signal amplitude."""
-
-    mtsat_percent: ParameterMap
-    t1_s: ParameterMap
-    amplitude: ParameterMap
-    b1_model: B1Model
 
 
 def mt_saturation_signal(
@@ -90,7 +74,7 @@ def fit_mt_saturation(
     b1_model: B1Model = "none",
     helms_c: float = HELMS_C,
     lipp_c: float | None = None,
-) -> MTSatMaps:
+) -> FittedMaps:
     """MTsat and T1 from three images.
 
     Parameters
@@ -114,8 +98,8 @@ def fit_mt_saturation(
 
     Returns
     -------
-    MTSatMaps
-        MTsat in percent, T1 in seconds.  NaN with a reason where a signal is not positive, where
+    FittedMaps
+        MTsat (%), T1 (ms) and M0 (signal amplitude).  NaN with a reason where a signal is not positive, where
         signals give no positive R1 or amplitude, or where B1 is missing.
 
     Raises
@@ -146,11 +130,16 @@ def fit_mt_saturation(
         t1_s = 1.0 / (rate if actual else rate * safe**2)
         percent = 100.0 * saturation * _b1_factor(safe, b1_model, helms_c, lipp_c)
     failures = [(~known, NO_NUMBER), (~usable, NO_SIGNAL), (~solved, NO_SOLUTION), (~has_b1, NO_B1)]
-    return MTSatMaps(
-        mtsat_percent=outcome(percent, failures),
-        t1_s=outcome(t1_s, failures),
-        amplitude=outcome(amplitude, failures),
-        b1_model=b1_model,
+    judged = {
+        name: judge(values, failures)
+        for name, values in (("MTsat", percent), ("T1", 1000.0 * t1_s), ("M0", amplitude))
+    }
+    return FittedMaps(
+        model=f"dual-flip-angle algebra for small angles, B1 model {b1_model}",
+        values={name: values for name, (values, _) in judged.items()},
+        units={"MTsat": "%", "T1": "ms", "M0": "signal"},
+        reasons=judged["MTsat"][1],
+        own_reasons={name: judged[name][1] for name in ("T1", "M0")},
     )
 
 

@@ -183,6 +183,7 @@ def join_maps(parts: Sequence[FittedMaps]) -> FittedMaps:
         own_reasons={name: _join_reasons([part.reason_of(name) for part in parts]) for name in sorted(own)},
         flags={text: np.concatenate([_flag_of(part, text) for part in parts]) for text in flags},
         notices=tuple(dict.fromkeys(text for part in parts for text in part.notices)),
+        warnings=tuple(dict.fromkeys(text for part in parts for text in part.warnings)),
     )
 
 

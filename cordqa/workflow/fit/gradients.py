@@ -77,9 +77,9 @@ def read_encoding(
         counts: list[int] = [sum(image.count for image in images)]
     else:
         counts = [image.count for image in images]
-    read = partial(_read_sets, sets, counts, images, grid)
-    checked = read(None)
-    if len(checked) > 1:
+    read = partial(_read_sets, files, sets, counts, images, grid)
+    checked = read(files.b0_limit_s_mm2)
+    if len(checked) > 1 and files.b0_limit_s_mm2 is None:
         # What is b = 0 shows in all volumes together: a file of weighted volumes alone would count
         # its lowest shell.
         limit = min(one.table.b0_limit_s_mm2 for one in checked)
@@ -90,6 +90,7 @@ def read_encoding(
 
 
 def _read_sets(
+    files: GradientFiles,
     sets: Sequence[GradientPaths],
     counts: Sequence[int],
     images: Sequence[ImageFile],
@@ -103,6 +104,8 @@ def _read_sets(
             n_volumes=count,
             sidecar=image.sidecar,
             allow_no_b0=len(sets) > 1,
+            b_unit=files.b_unit,
+            norms=files.norms,
             b0_limit_s_mm2=limit,
         )
         for paths, count, image in zip(sets, counts, images, strict=False)

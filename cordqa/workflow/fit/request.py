@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cordqa.errors import ConfigError
+from cordqa.models.diffusion.gradient_checks import BUnit, Norms
 from cordqa.workflow.fit.data import OptionValue
 from cordqa.workflow.fit.registry import FitModel, Option
 
@@ -19,13 +20,20 @@ RegionStatistic = Literal["mean", "median"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientFiles:
-    """Files of the diffusion encoding; those that are ``None`` are looked for beside the image."""
+    """Files of the diffusion encoding, and how they are to be read.
+
+    Files that are ``None`` are looked for beside the image; for the rest see
+    :func:`cordqa.models.diffusion.gradient_checks.check_gradients`.
+    """
 
     bval: Path | None = None
     bvec: Path | None = None
     bdelta: Path | None = None
     btens: Path | None = None
     mrtrix: Path | None = None
+    b_unit: BUnit | None = None
+    norms: Norms = "refuse"
+    b0_limit_s_mm2: float | None = None
 
     @property
     def given(self) -> tuple[Path, ...]:
@@ -120,6 +128,7 @@ class FitRequest:
             "noise_map": self.noise_map.name if self.noise_map else "",
             "noise_sd": self.noise_sd,
             "gradients": [path.name if path else "" for path in gradients],
+            "gradient_reading": [table.b_unit or "", table.norms, table.b0_limit_s_mm2],
             "regions": [path.name for path in self.regions],
             "region_statistic": self.region_statistic,
             "correlated_voxels": self.correlated_voxels,

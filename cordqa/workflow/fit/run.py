@@ -270,6 +270,7 @@ def _outcome(request: FitRequest, inputs: Inputs, maps: FittedMaps) -> Outcome:
 
 def _command(request: FitRequest) -> str:
     """Write the command with the words of its help text: paths may name people."""
+    table = request.gradients
     words = [f"--{name.replace('_', '-')} {_word(value)}" for name, value in sorted(request.settings.items())]
     words += [f"--{name.replace('_', '-')} FILE" for name in sorted(request.maps)]
     words += [
@@ -277,6 +278,12 @@ def _command(request: FitRequest) -> str:
         for name, value in sorted(request.options.items())
         if value is not None and value is not False
     ]
+    words += [
+        f"--{name} FILE" for name in ("bval", "bvec", "bdelta", "btens", "mrtrix") if getattr(table, name)
+    ]
+    words += [f"--b-unit {table.b_unit}"] if table.b_unit else []
+    words += [f"--lengths {table.norms}"] if table.norms != "refuse" else []
+    words += [f"--b0-limit {table.b0_limit_s_mm2:g}"] if table.b0_limit_s_mm2 is not None else []
     words += ["--mask FILE"] if request.mask else []
     words += ["--noise-map FILE"] if request.noise_map else []
     words += [f"--noise-sd {request.noise_sd:g}"] if request.noise_sd is not None else []

@@ -239,7 +239,10 @@ def _reasons(maps: FittedMaps, voxels: Sequence[_Voxels], summary: Summary) -> N
 
 
 def _map_notices(request: FitRequest, maps: FittedMaps) -> list[Notice]:
-    notices = [_notice(text, "fit.model") for text in maps.notices]
+    notices = [
+        _notice(text, "fit.model", Severity.WARNING if text in maps.warnings else Severity.INFO)
+        for text in maps.notices
+    ]
     loud = maps.attached.warnings if maps.attached is not None else ()
     notices += [_notice(text, "fit.model", Severity.WARNING) for text in loud]
     if request.model.experimental:

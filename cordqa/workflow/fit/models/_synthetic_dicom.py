@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 from cordqa.io.dicom_derived import DerivedSeries, derived_slice
 from cordqa.models.synthetic.images import Contrast
 
-__all__ = ["LABEL", "dicom_files"]
+__all__ = ["dicom_files"]
 
-LABEL = "SYNTHETIC"
 _FIRST_SERIES = 9001
 
 
 def dicom_files(
-    images: Sequence[tuple[Contrast, NDArray[np.float32]]], affine: NDArray[np.float64], identity: str
+    images: Sequence[tuple[Contrast, NDArray[np.float32]]],
+    affine: NDArray[np.float64],
+    identity: str,
+    *,
+    label: str,
 ) -> Mapping[str, Callable[[str], bytes]]:
     """Name the files of all slices of all contrasts, each with what makes its content.
 
@@ -29,13 +32,15 @@ def dicom_files(
     affine : ndarray, shape (4, 4)
     identity : str
         Hex digest of the maps.
+    label : str
+        Word that says that the images were computed.
     """
     files: dict[str, Callable[[str], bytes]] = {}
     for n, (contrast, image) in enumerate(images):
         series = DerivedSeries(
-            label=LABEL,
+            label=label,
             name=contrast.name,
-            description=f"{LABEL} image computed from maps of T1, T2 and proton density, not acquired: "
+            description=f"{label} image computed from maps of T1, T2 and proton density, not acquired: "
             f"{contrast.sentence}",
             affine=affine,
             n_slices=image.shape[2],

@@ -14,7 +14,14 @@ from cordqa.models.diffusion.noise_from_residuals import estimate_noise_sd
 from cordqa.models.diffusion.tensor import Uncertainty
 from cordqa.models.maps import FittedMaps
 from cordqa.workflow.fit.data import FitData
-from cordqa.workflow.fit.models._diffusion import example_table, rotations, spread_directions
+from cordqa.workflow.fit.models._diffusion import (
+    example_table,
+    known_noise,
+    odd_slices,
+    rotations,
+    spread_directions,
+    with_warnings,
+)
 from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, Option
 
 __all__ = ["MODEL"]
@@ -23,12 +30,13 @@ Array = NDArray[np.float64]
 
 
 def _prepare(data: FitData) -> FitData:
-    """Estimate the noise of a Rician fit once: chunks must not differ in it."""
+    """Estimate the noise of a Rician fit once, and look for odd slices: chunks must not differ in either."""
+    data = replace(data, state={"odd": odd_slices(data)})
     if not data.flag("rician") or data.noise_sd is not None:
         return data
     level = estimate_noise_sd(data.signal, cast(GradientTable, data.gradients))
     about = f"noise SD {level:.4g} was estimated from the residuals of all voxels"
-    return replace(data, noise_sd=np.full(data.shape, level), state={"about": (about,)})
+    return replace(data, noise_sd=np.full(data.shape, level), state={**data.state, "about": (about,)})
 
 
 def _fit(data: FitData) -> FittedMaps:
@@ -37,10 +45,11 @@ def _fit(data: FitData) -> FittedMaps:
         cast(GradientTable, data.gradients),
         constrained=data.flag("constrained"),
         rician=data.flag("rician"),
-        noise_sd=data.noise_sd,
+        noise_sd=known_noise(data),
         uncertainty=cast(Uncertainty, data.text("uncertainty")),
     ).maps
-    return replace(maps, notices=(*maps.notices, *data.state.get("about", ())))
+    maps = replace(maps, notices=(*maps.notices, *data.state.get("about", ())))
+    return with_warnings(maps, data.state.get("odd", ()))
 
 
 def _example() -> Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -10,19 +11,25 @@ from cordqa.models.diffusion.gradients import GradientTable
 from cordqa.models.diffusion.tensor import TensorEstimator, Uncertainty, fit_tensor
 from cordqa.models.maps import FittedMaps
 from cordqa.workflow.fit.data import FitData
-from cordqa.workflow.fit.models._diffusion import example_table, rotations
+from cordqa.workflow.fit.models._diffusion import example_table, odd_slices, rotations, with_warnings
 from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, Option
 
 __all__ = ["MODEL"]
 
 
+def _prepare(data: FitData) -> FitData:
+    """Look for slices that do not fit: a single chunk does not see whole slices."""
+    return replace(data, state={"odd": odd_slices(data)})
+
+
 def _fit(data: FitData) -> FittedMaps:
-    return fit_tensor(
+    maps = fit_tensor(
         data.signal,
         cast(GradientTable, data.gradients),
         estimator=cast(TensorEstimator, data.text("estimator")),
         uncertainty=cast(Uncertainty, data.text("uncertainty")),
     ).maps
+    return with_warnings(maps, data.state.get("odd", ()))
 
 
 def _example() -> Example:
@@ -52,6 +59,7 @@ MODEL = FitModel(
     id="dti",
     description="Diffusion tensor: FA, MD, AD, RD with standard errors",
     fit=_fit,
+    prepare=_prepare,
     example=_example,
     images=(
         ImageRole(

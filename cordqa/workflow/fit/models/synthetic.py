@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from cordqa import figures
 from cordqa.errors import InputError
-from cordqa.io.dicom_derived import digest_of
 from cordqa.models.maps import Attachments, FittedMaps, Reasons
 from cordqa.models.synthetic.choice import (
     Choice,
@@ -24,7 +23,6 @@ from cordqa.models.synthetic.images import Contrast, judge_maps, render
 from cordqa.models.synthetic.nulling import Tissue
 from cordqa.records import Figure
 from cordqa.workflow.fit.data import FitData
-from cordqa.workflow.fit.models._synthetic_dicom import LABEL, dicom_files
 from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput, Option
 
 __all__ = ["MODEL"]
@@ -33,6 +31,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 _NAMES = ("T1w", "T2w", "PDw", "FLAIR", "PSIR", "DIR")
 _PREFIX = "synthetic_"
+LABEL = "SYNTHETIC"
 _SHORT_T1 = "T1 is shorter than T2: no tissue"
 #: Medians that maps in milliseconds, or in seconds, can have.
 _MEDIANS = {"ms": ((50.0, 10_000.0), (2.0, 5_000.0)), "s": ((0.05, 10.0), (0.002, 5.0))}
@@ -74,9 +73,6 @@ def _as_maps(
 ) -> FittedMaps:
     with np.errstate(invalid="ignore"):
         odd = reasons.ok & (maps.t2 > maps.t1)
-    files = {}
-    if data.flag("dicom"):
-        files = dict(dicom_files(images, data.affine, digest_of(maps.t1, maps.t2, maps.density)))
     sentences = [one.sentence for one in choices if one.sentence]
     return FittedMaps(
         model=f"{LABEL}: computed from T1, T2 and PD by signal equations, not acquired",
@@ -89,9 +85,19 @@ def _as_maps(
             documents={"contrasts": _document(choices)},
             methods=tuple(f"{one.contrast.sentence}." for one in choices),
             figures=tuple(_figures(choices)),
-            files=files,
+            files=_dicom(data, images, maps) if data.flag("dicom") else {},
         ),
     )
+
+
+def _dicom(
+    data: FitData, images: Sequence[tuple[Contrast, NDArray[np.float32]]], maps: _Maps
+) -> Mapping[str, Callable[[str], bytes]]:
+    from cordqa.io.dicom_derived import digest_of
+    from cordqa.workflow.fit.models._synthetic_dicom import dicom_files
+
+    identity = digest_of(maps.t1, maps.t2, maps.density)
+    return dicom_files(images, data.affine, identity, label=LABEL)
 
 
 def _maps(data: FitData) -> _Maps:

@@ -207,6 +207,9 @@ MODEL = FitModel(
     references=(
         "Gudbjartsson H, Patz S. The Rician distribution of noisy MRI data. Magn Reson Med 1995;34:910-914. "
         "doi:10.1002/mrm.1910340618",
+        "Fernandez-Seara MA, Wehrli FW. Postprocessing technique to correct for background gradients in "
+        "image-based R2* measurements. Magn Reson Med 2000;44:358-366. "
+        "doi:10.1002/1522-2594(200009)44:3<358::AID-MRM3>3.0.CO;2-I",
     ),
     assumptions=(
         "One T2* per voxel, noise of one receive channel, slices that touch, a rectangular slice profile and "

@@ -11,7 +11,7 @@ from cordqa.models.diffusion.gradients import GradientTable
 from cordqa.models.diffusion.microscopic import B0Use, MicroscopicModel, fit_microscopic_anisotropy
 from cordqa.models.maps import FittedMaps
 from cordqa.workflow.fit.data import FitData
-from cordqa.workflow.fit.models._diffusion import example_table, spread_directions
+from cordqa.workflow.fit.models._diffusion import example_table, known_noise, spread_directions
 from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, Option
 
 __all__ = ["MODEL"]
@@ -30,7 +30,8 @@ def _prepare(data: FitData) -> FitData:
     judged, used = _maps(quick, "auto"), _maps(quick, "use")
     same = np.array_equal(judged.values["MD"], used.values["MD"], equal_nan=True)
     about = tuple(text for text in judged.notices if text not in used.notices)
-    return replace(data, state={"b0": "use" if same else "leave out", "about": about})
+    loud = tuple(text for text in about if text in judged.warnings)
+    return replace(data, state={"b0": "use" if same else "leave out", "about": about, "loud": loud})
 
 
 def _maps(data: FitData, b0: str) -> FittedMaps:
@@ -38,7 +39,7 @@ def _maps(data: FitData, b0: str) -> FittedMaps:
         data.signal,
         cast(GradientTable, data.gradients),
         model=cast(MicroscopicModel, data.text("model")),
-        noise_sd=data.noise_sd,
+        noise_sd=known_noise(data),
         b0=cast(B0Use, b0),
         order_parameter=data.flag("order_parameter"),
     )
@@ -46,7 +47,11 @@ def _maps(data: FitData, b0: str) -> FittedMaps:
 
 def _fit(data: FitData) -> FittedMaps:
     maps = _maps(data, str(data.state.get("b0", "auto")))
-    return replace(maps, notices=(*maps.notices, *data.state.get("about", ())))
+    return replace(
+        maps,
+        notices=(*maps.notices, *data.state.get("about", ())),
+        warnings=(*maps.warnings, *data.state.get("loud", ())),
+    )
 
 
 def _example() -> Example:

@@ -1,0 +1,158 @@
+"""Volumes of white matter, grey matter and cerebrospinal fluid from T1, T2 and proton density."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from cordqa.models.maps import Attachments, FittedMaps
+from cordqa.models.myelin.compartments import check_maps
+from cordqa.models.myelin.tissue import DEFAULT_TISSUES, TissueModel, TissueVolume, fit_tissues, sum_volumes
+from cordqa.workflow.fit.data import FitData
+from cordqa.workflow.fit.models._maps_of_tissue import (
+    IMAGES,
+    mixing_of,
+    mixing_options,
+    substance_of,
+    substance_option,
+)
+from cordqa.workflow.fit.registry import Example, FitModel, Option
+
+__all__ = ["MODEL"]
+
+_TISSUES = {"wm": "WM", "gm": "GM", "csf": "CSF"}
+
+
+def _model(data: FitData) -> TissueModel:
+    return TissueModel(
+        tissues=tuple(replace(substance_of(data, option), name=name) for option, name in _TISSUES.items()),
+        mixing=mixing_of(data),
+        largest_misfit=data.number("largest_misfit"),
+        tissue_sd=data.number("tissue_sd") / 100.0,
+        n_draws=int(data.number("draws")),
+    )
+
+
+def _fit(data: FitData) -> FittedMaps:
+    # Only the voxels of the mask count: air around the head is no tissue.
+    t1, t2, pd = (np.where(data.mask, data.image(role), np.nan) for role in ("t1", "t2", "pd"))
+    check_maps(t1, t2, pd)
+    model = _model(data)
+    found = fit_tissues(t1, t2, pd, model)
+    voxel = float(abs(np.linalg.det(data.affine[:3, :3])))
+    volumes = sum_volumes(found, t1, t2, pd, voxel, model)
+    lost = int((~found.reasons.ok & data.mask).sum())
+    text = (
+        f"Volumes are sums of shares over the mask times {voxel:.4g} mm3. {lost} voxels of the mask have no "
+        "T1, T2 or PD and no volume. Their standard errors join those of single voxels (independent) and "
+        f"{model.n_draws} draws of the T1, T2 and PD of the tissues ({100 * model.tissue_sd:g} % standard "
+        "deviation)."
+    )
+    attached = Attachments(
+        documents={"volumes": {name: _plain(volume) for name, volume in volumes.items()}},
+        files={"volumes.tsv": partial(_table, volumes)},
+        methods=(text,),
+    )
+    sentence = "volumes: " + ", ".join(
+        f"{name} {volume.volume_ml:.1f} +- {volume.standard_error_ml:.1f} mL"
+        for name, volume in volumes.items()
+    )
+    return replace(found, notices=(sentence, *found.notices), attached=attached)
+
+
+def _plain(volume: TissueVolume) -> Mapping[str, float]:
+    return {
+        "volume_mL": volume.volume_ml,
+        "standard_error_mL": volume.standard_error_ml,
+        "noise_standard_error_mL": volume.noise_se_ml,
+        "tissue_standard_error_mL": volume.tissue_se_ml,
+    }
+
+
+def _table(volumes: Mapping[str, TissueVolume], _prefix: str) -> bytes:
+    """One row per tissue, as the reliability command reads it."""
+    stream = io.StringIO()
+    rows = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    rows.writerow(["region", "quantity", "value", "unit", "standard_uncertainty"])
+    for name, volume in volumes.items():
+        # FreeSurfer and FIRST write mm3.
+        error = volume.standard_error_ml
+        shown = f"{1e3 * error:.6g}" if np.isfinite(error) else "n/a"
+        rows.writerow([name, "volume", f"{1e3 * volume.volume_ml:.8g}", "mm3", shown])
+    return stream.getvalue().encode()
+
+
+def _example() -> Example:
+    fractions = np.random.default_rng(0).dirichlet((2, 2, 2), 12)
+    values = np.array([[t.t1_s, t.t2_s, t.pd] for t in DEFAULT_TISSUES])
+    pd = fractions @ values[:, 2]
+    t1, t2 = (pd / (fractions @ (values[:, 2] / values[:, n])) for n in (0, 1))
+    shape = (3, 2, 2)
+    return Example(
+        images={
+            "t1": 1e3 * t1.reshape(shape),
+            "t2": 1e3 * t2.reshape(shape),
+            "pd": 1e2 * pd.reshape(shape),
+        },
+        truth={
+            f"{tissue.name}_fraction": 100 * fractions[:, n].reshape(shape)
+            for n, tissue in enumerate(DEFAULT_TISSUES)
+        },
+        tolerance=1e-2,
+        options={"mixing": "rates"},
+    )
+
+
+MODEL = FitModel(
+    id="volumes",
+    description="Volumes of white matter, grey matter and fluid from T1, T2 and PD, with partial volume",
+    fit=_fit,
+    example=_example,
+    images=IMAGES,
+    options=(
+        *(
+            substance_option(option, words, (1e3 * t.t1_s, 1e3 * t.t2_s, 100 * t.pd))
+            for (option, words), t in zip(
+                (("wm", "white matter"), ("gm", "grey matter"), ("csf", "cerebrospinal fluid")),
+                DEFAULT_TISSUES,
+                strict=True,
+            )
+        ),
+        *mixing_options("signals"),
+        Option(
+            id="tissue_sd",
+            kind=float,
+            default=3.0,
+            unit="%",
+            low=0.0,
+            high=30.0,
+            help="How well T1, T2 and PD of the tissues are known, for the standard error of volumes.",
+        ),
+        Option(
+            id="draws",
+            kind=int,
+            default=20,
+            unit="draws",
+            low=2,
+            high=1000,
+            help="Sets of tissues that are drawn for that standard error.",
+        ),
+    ),
+    takes_noise=False,
+    voxelwise=False,
+    absolute=True,
+    produces=(*(f"{name}_fraction" for name in _TISSUES.values()), "other_fraction"),
+    references=(
+        "West J et al. Novel whole brain segmentation and volume estimation using quantitative MRI. Eur "
+        "Radiol 2012;22:998-1007. doi:10.1007/s00330-011-2336-7",
+    ),
+    assumptions=(
+        "Every voxel of the mask is a mixture of the three tissues, whose T1, T2 and PD are the same "
+        "everywhere; what is no such mixture is called other and is in no tissue.",
+    ),
+)
