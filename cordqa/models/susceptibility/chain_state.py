@@ -1,0 +1,294 @@
+"""The alternating scheme: what it works on, where it stands, and one round of it.
+
+Background removal needs to know which part of the field is local, and inversion which part is not.
+So they take turns: the sources outside explain what the susceptibility inside does not, and the
+susceptibility explains what is left.  Expected sources outside start small, so that the rim does
+not drink the local field, and grow from round to round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cordqa.errors import InputError
+from cordqa.models.susceptibility.background_record import check_field
+from cordqa.models.susceptibility.background_sources import fill_holes, source_fit
+from cordqa.models.susceptibility.chain_record import ChainSettings
+from cordqa.models.susceptibility.dipole import Dipole, Padding, pad_for
+from cordqa.models.susceptibility.harmonics import solid_harmonics
+from cordqa.models.susceptibility.inversion_judge import (
+    data_weights,
+    field_noise,
+    noise_regularisation,
+    robust_weights,
+)
+from cordqa.models.susceptibility.inversion_tv import TotalVariation
+from cordqa.models.susceptibility.uncertainty import noise_draws
+
+__all__ = ["ChainState", "Problem", "prepare_problem"]
+
+Array = NDArray[np.float64]
+Single = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Index = NDArray[np.intp]
+
+#: Degree of the harmonics that stay free.
+_DEGREE = 4
+#: Expected size of the sources outside over those inside, in the first and the last round.
+_FIRST_RATIO, _LAST_RATIO = 60.0, 240.0
+_LEAST_SOURCE_ITERATIONS = 20
+#: Sources inside the mask are this much smaller than steps of susceptibility, as a variance ratio.
+_SOURCE_DAMPING = 10.0
+#: Inversions of one local field, each with weights from the residuals of the one before.
+_PASSES, _PASS_ITERATIONS = 4, 20
+#: The rounds end when the local field changes by less than this part of its own scatter.
+_SETTLED = 0.01
+_LEAST_ROUNDS = 3
+#: Voxels of less than this weight wait for the second of two passes.
+_RELIABLE_WEIGHT = 0.5
+_LEAST_SLICES = 3
+
+
+class _Effort(NamedTuple):
+    """How much is done: a cord takes its time, a brain would take too much."""
+
+    rounds: int
+    #: Conjugate gradients without noise; stopping early regularises, so more noise means fewer.
+    source_iterations: int
+    inversion_iterations: int
+
+
+_SMALL, _LARGE, _LARGE_GRID = _Effort(16, 60, 10), _Effort(6, 40, 20), 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A field on its padded grid.
+
+    Attributes
+    ----------
+    padding : Padding
+    dipole : Dipole
+    given : ndarray
+        The total field as it came.
+    used : ndarray of bool
+        Voxels of the mask with a value, in the shape of the image.
+    inside, tissue : ndarray of bool
+        The same on the padded grid, and filled and continued beyond the image.
+    field, weight, error : ndarray of float32
+        On the padded grid; error is one standard deviation, ppm.
+    noise_ppm : float
+        Standard deviation of a reliable voxel.
+    error_known : bool
+    harmonics : tuple of ndarray
+        Flat indices of ``inside``, and the free fields there.
+    """
+
+    padding: Padding
+    dipole: Dipole
+    given: Array
+    used: Mask
+    inside: Mask
+    tissue: Mask
+    field: Single
+    weight: Single
+    error: Single
+    noise_ppm: float
+    error_known: bool
+    harmonics: tuple[Index, Single]
+
+    def narrowed(self, valid: Mask) -> Problem:
+        """Return the problem for fewer voxels."""
+        inside = self.padding.embed_mask(valid)
+        return replace(
+            self,
+            used=valid,
+            inside=inside,
+            weight=np.where(inside, self.weight, np.float32(0)),
+            harmonics=_free_fields(inside, self.dipole),
+        )
+
+
+def prepare_problem(
+    total_field: Array,
+    standard_error: Array | None,
+    mask: Mask,
+    *,
+    voxel_size_mm: Sequence[float] | Array,
+    b0_direction: Sequence[float] | Array,
+) -> Problem:
+    """Check the input and place it on a padded grid.
+
+    Raises
+    ------
+    InputError
+    """
+    field, used = check_field(total_field, mask)
+    voxel = _check_geometry(used, voxel_size_mm)
+    if standard_error is not None and standard_error.shape != mask.shape:
+        raise InputError(
+            "field and standard error have different shapes",
+            found=f"{standard_error.shape}",
+            expected=f"{mask.shape}",
+        )
+    known = standard_error is not None and bool(np.isfinite(standard_error[used]).any())
+    error = np.zeros(mask.shape)
+    if standard_error is not None and known:
+        error = _filled_error(standard_error, used)
+        noise = float(np.median(error[used]))
+    else:
+        noise = field_noise(field, used)
+    weight = data_weights(error, used)
+    padding = pad_for(used)
+    inside = padding.embed_mask(used)
+    dipole = Dipole(padding.shape, voxel, b0_direction)
+    return Problem(
+        padding=padding,
+        dipole=dipole,
+        given=total_field,
+        used=used,
+        inside=inside,
+        tissue=padding.extend_mask(fill_holes(used)),
+        field=padding.embed(field),
+        weight=padding.embed(weight),
+        error=padding.embed(np.where(used, error, 0)),
+        noise_ppm=noise,
+        error_known=known,
+        harmonics=_free_fields(inside, dipole),
+    )
+
+
+def _check_geometry(used: Mask, voxel_size_mm: Sequence[float] | Array) -> Array:
+    voxel = np.asarray(voxel_size_mm, dtype=float)
+    if voxel.shape != (3,) or not np.all(np.isfinite(voxel)) or np.any(voxel <= 0):
+        raise InputError(
+            "the voxel size cannot be used", found=str(voxel.tolist()), expected="three positive lengths, mm"
+        )
+    thin = [int(used.any(axis=tuple(j for j in range(3) if j != i)).sum()) for i in range(3)]
+    if min(thin) < _LEAST_SLICES:
+        raise InputError(
+            "the mask is too thin for susceptibility mapping: a dipole reaches out of the slice",
+            found=f"{' x '.join(map(str, thin))} voxels",
+            expected=f"at least {_LEAST_SLICES} along every axis",
+            todo="acquire a three-dimensional scan with more slices",
+        )
+    return voxel
+
+
+def _filled_error(standard_error: Array, used: Mask) -> Array:
+    """Give voxels without a usable error a hundred times the median: they count for little."""
+    usable = np.isfinite(standard_error) & (standard_error >= 0)
+    middle = float(np.median(standard_error[used & usable])) if (used & usable).any() else 0.0
+    return np.where(
+        usable, np.minimum(np.where(usable, standard_error, 0), 100 * max(middle, 1e-9)), 100 * middle
+    )
+
+
+def _free_fields(inside: Mask, dipole: Dipole) -> tuple[Index, Single]:
+    fields = solid_harmonics(inside, dipole.voxel_size_mm, _DEGREE)
+    fields /= np.maximum(np.sqrt((fields**2).mean(0)), 1e-12)
+    return np.flatnonzero(inside), fields.astype(np.float32)
+
+
+def _source_iterations(most: int, noise_ppm: float) -> int:
+    part = np.sqrt(noise_regularisation(0.0) / noise_regularisation(noise_ppm))
+    return max(round(most * float(part)), _LEAST_SOURCE_ITERATIONS)
+
+
+class ChainState:
+    """Where the chain stands.
+
+    Parameters
+    ----------
+    problem : Problem
+    local_field : ndarray, optional
+        In the shape of the image; the total field itself unless told.
+
+    Attributes
+    ----------
+    local, chi, weight : ndarray of float32
+        On the padded grid.
+    rounds : int
+    settled : bool
+    """
+
+    def __init__(self, problem: Problem, local_field: Array | None = None) -> None:
+        self.problem = problem
+        self.local = problem.field if local_field is None else problem.padding.embed(local_field)
+        self.chi = np.zeros_like(self.local)
+        self.weight = problem.weight
+        self.solver = TotalVariation(problem.dipole)
+        self.rounds = 0
+        self.settled = False
+
+    def alternate(self, strength: float, rounds: int | None) -> None:
+        """Run the rounds, until the local field has settled."""
+        problem = self.problem
+        effort = _LARGE if problem.field.size > _LARGE_GRID else _SMALL
+        rounds = effort.rounds if rounds is None else rounds
+        sources = source_fit(problem.dipole, problem.inside, problem.tissue, problem.weight, _DEGREE)
+        sources.damping = _SOURCE_DAMPING * noise_regularisation(problem.noise_ppm, squared=True)
+        iterations = _source_iterations(effort.source_iterations, problem.noise_ppm)
+        field, inside = problem.field, problem.inside
+        ratios = np.geomspace(_FIRST_RATIO, _LAST_RATIO, rounds) if rounds > 1 else [_FIRST_RATIO]
+        for ratio in ratios:
+            before = self.local
+            own = problem.dipole(np.where(problem.tissue, self.chi, np.float32(0)))
+            known = np.where(inside, field - own, np.float32(0)) if self.rounds else field
+            background = sources.fit(known, ratio=float(ratio), inside=1.0, iterations=iterations)
+            self.local = np.where(inside, field - background, np.float32(0))
+            self._invert(strength, effort.inversion_iterations, free=True)
+            self.rounds += 1
+            change = float(np.std((self.local - before)[inside]))
+            self.settled = change < _SETTLED * float(np.std(self.local[inside]))
+            if self.settled and self.rounds >= _LEAST_ROUNDS:
+                break
+
+    def settle(self, strength: float, *, free: bool) -> None:
+        """Invert a local field that stays as it is, but for its harmonics where they are free."""
+        for _ in range(_PASSES):
+            self._invert(strength, _PASS_ITERATIONS, free=free)
+
+    def _invert(self, strength: float, iterations: int, *, free: bool) -> None:
+        problem = self.problem
+        harmonics = problem.harmonics if free else None
+        self.chi = self.solver.solve(
+            self.local, self.weight, strength, iterations=iterations, harmonics=harmonics
+        )
+        residual = self.local - problem.dipole(self.chi)
+        if self.solver.harmonic_field is not None:
+            self.local = self.local + self.solver.harmonic_field
+            residual = residual + self.solver.harmonic_field
+        self.weight = robust_weights(problem.weight, residual, problem.error, problem.inside)
+
+    def second_pass(self, strength: float) -> None:
+        """Invert again without the doubtful voxels, and take their place from the first result."""
+        problem = self.problem
+        reliable = self.weight >= _RELIABLE_WEIGHT
+        if reliable.sum() < 0.5 * problem.inside.sum():
+            return
+        alone = TotalVariation(problem.dipole, radians_per_ppm=self.solver.radians_per_ppm)
+        weight = np.where(reliable, self.weight, np.float32(0))
+        chi = alone.solve(self.local, weight, strength, iterations=_PASSES * _PASS_ITERATIONS)
+        shift = np.float32(np.mean(self.chi[reliable] - chi[reliable]))
+        self.chi = np.where(reliable, chi + shift, self.chi)
+
+    def draws(self, strength: float, settings: ChainSettings) -> Single:
+        """Draw the noise of the result."""
+        problem = self.problem
+        return noise_draws(
+            self.solver,
+            self.local,
+            self.weight,
+            problem.error,
+            strength,
+            index=problem.harmonics[0],
+            harmonics=None if settings.background == "none" else problem.harmonics,
+            probes=settings.probes,
+            seed=settings.seed,
+        )
