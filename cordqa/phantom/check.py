@@ -108,7 +108,7 @@ def judge_sphere(
     Verdict
         Scope ``"sphere"``; ``observed`` is the error, ``low`` and ``high`` the failure limits.
     """
-    sphere = measurement.region.removeprefix("sphere").strip()
+    sphere = measurement.region.rpartition(" ")[2]
     rule = tolerances.find(
         "sphere-error",
         quantity=measurement.quantity,
@@ -134,7 +134,7 @@ def judge_sphere(
             status = Status.WARN if status is Status.PASS else status
     return Verdict(
         status=status,
-        subject=subject_of(measurement.level, sphere, measurement.quantity),
+        subject=subject_of(measurement.level, measurement.region, measurement.quantity),
         rule=rule.text if rule else CHECKS["sphere-error"].label,
         observed=error.value,
         low=rule.fail[0] if rule else math.nan,
@@ -297,10 +297,11 @@ def judge_plate(
     judged = [verdict for verdict in spheres if verdict.status is not Status.NOT_EVALUATED]
     coverage = judge_value("judged-spheres", float(len(judged)), tolerances, quantity=quantity, plate=plate)
     status = _worst([verdict.status for verdict in verdicts]) if judged else Status.NOT_EVALUATED
-    reason = _counts(spheres) or "no sphere"
+    noun = _noun(spheres)
+    reason = _counts(spheres) or f"no {noun}"
     if judged and coverage.status in {Status.WARN, Status.FAIL}:
         status = Status.WARN if status is Status.PASS else status
-        reason += f"; only {len(judged)} spheres could be judged"
+        reason += f"; only {len(judged)} {noun}s could be judged"
     others = [v for v in verdicts if v.scope != "sphere" and v.status in {Status.WARN, Status.FAIL}]
     reason += "".join(f"; {v.status}: {v.subject}" for v in others)
     return Verdict(
@@ -344,6 +345,11 @@ def _name(verdict: Verdict) -> str:
     return f"{name}, {scanner}" if scanner and scanner not in name else name
 
 
+def _noun(spheres: Sequence[Verdict]) -> str:
+    """What one of them is called: sphere or vial."""
+    return next((v.region.rpartition(" ")[0] for v in spheres if " " in v.region), "sphere")
+
+
 def _counts(verdicts: Sequence[Verdict]) -> str:
     """Count verdicts by status and name those that are not a pass."""
     counts = Counter(verdict.status for verdict in verdicts)
@@ -351,9 +357,10 @@ def _counts(verdicts: Sequence[Verdict]) -> str:
     for status in (*_WORST_FIRST, Status.NOT_EVALUATED):
         if counts[status]:
             named = list(dict.fromkeys(_name(v) for v in verdicts if v.status is status))
-            spheres = [name.removeprefix("sphere ") for name in named if name.startswith("sphere ")]
+            noun = _noun([v for v in verdicts if v.scope == "sphere"])
+            spheres = [name.removeprefix(f"{noun} ") for name in named if name.startswith(f"{noun} ")]
             if len(spheres) == len(named) > 1:
-                named = [f"spheres {', '.join(spheres)}"]
+                named = [f"{noun}s {', '.join(spheres)}"]
             more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
             names = f" ({'; '.join(named[:_MOST_NAMED])}{more})" if status is not Status.PASS else ""
             parts.append(f"{counts[status]} {status}{names}")

@@ -157,5 +157,5 @@ def judge_statistic(check: str, statistic: Statistic, tolerances: Tolerances, *,
 def subject_of(plate: str, sphere: str, quantity: str) -> str:
     """Name what is judged: ``plate 5, sphere 3, T1``."""
     plate = f"plate {plate}" if plate.isdigit() else plate
-    sphere = f"sphere {sphere}" if sphere and not sphere.startswith("sphere") else sphere
+    sphere = f"sphere {sphere}" if sphere and " " not in sphere else sphere
     return ", ".join(part for part in (plate, sphere, quantity) if part)

@@ -114,16 +114,22 @@ class TemperatureDefault(Strict):
 
 
 class Plate(Strict):
-    """A set of spheres (or vials) in one plane."""
+    """A set of spheres (or vials) in one plane.
+
+    ``noun`` is what one of them is called.  Where no source gives the inner diameter, the range in
+    which it may lie lets it be measured in the image.
+    """
 
     id: Identifier
     name: Text
+    noun: Literal["sphere", "vial"] = "sphere"
     substance: Text = ""
     quantities: Annotated[tuple[Identifier, ...], Field(min_length=1, max_length=10)]
     reference_sphere: Identifier | None = None
     plane_axes: tuple[Literal["x", "y", "z"], Literal["x", "y", "z"]]
     inner_diameter_mm: Positive | None
     outer_diameter_mm: Positive | None
+    inner_diameter_range_mm: tuple[Positive, Positive] | None = None
     source: Identifier
     spheres: Annotated[tuple[_Position, ...], Field(min_length=1, max_length=200)]
 
@@ -157,6 +163,11 @@ class Plate(Strict):
             and self.inner_diameter_mm > self.outer_diameter_mm
         ):
             raise problem("inner_diameter_mm exceeds outer_diameter_mm")
+        if self.inner_diameter_range_mm is not None:
+            if self.inner_diameter_mm is not None:
+                raise problem("give either inner_diameter_mm or inner_diameter_range_mm")
+            if self.inner_diameter_range_mm[0] >= self.inner_diameter_range_mm[1]:
+                raise problem("inner_diameter_range_mm must be [smallest, largest]")
         if len(np.unique(self.plane_positions_mm, axis=0)) < len(self.spheres):
             raise problem("two spheres have the same place in the plane")
         return self
@@ -282,6 +293,7 @@ class PhantomDefinition(Strict):
     description: Text = ""
     axes: Text = ""
     shell_inner_diameter_mm: Positive | None = None
+    shell_source: Identifier | None = None
     serial: Serial = Serial()
     batches: Annotated[tuple[Batch, ...], Field(min_length=1, max_length=100)]
     assumed_batch: Identifier
@@ -404,6 +416,8 @@ def _check_sources(definition: PhantomDefinition) -> None:
     named += [(f"model {m.id}", m.source) for m in definition.models]
     named += [(f"model {m.id}", m.water.source) for m in definition.models if m.water]
     named += [(f"disagreement {d.id}", s) for d in definition.disagreements for s in d.sources]
+    if definition.shell_source is not None:
+        named.append(("shell_source", definition.shell_source))
     if definition.fiducials:
         named.append(("fiducials", definition.fiducials.source))
     for where, source in named:

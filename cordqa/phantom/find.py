@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cordqa.errors import AmbiguousLabelsError, CordqaError, FitError, LocateError
 from cordqa.phantom.definition import PhantomDefinition, Plate
+from cordqa.phantom.diffusion import DiffusionPlate, fit_vials
 from cordqa.phantom.fit import (
     FitSettings,
     RegionFit,
@@ -21,7 +22,7 @@ from cordqa.phantom.fit import (
 from cordqa.phantom.label import Choice, UnclearLabelsError, choose_labels
 from cordqa.phantom.locate import Location, NotLocatedError, PlateLayout, PlatePose
 from cordqa.phantom.locate_volume import locate_in_volume
-from cordqa.phantom.masks import sphere_masks
+from cordqa.phantom.masks import air_mask, sphere_masks
 from cordqa.phantom.reference import ReferenceValue
 from cordqa.phantom.roi import background_mean_square, measure_regions
 from cordqa.phantom.series import QUANTITY, Kind, Series
@@ -39,9 +40,6 @@ MINIMUM_PLATE_MARGIN = 0.10
 #: Diameter of the measured region over the inner diameter of the sphere: far enough from the wall
 #: that neither partial volume nor the first ringing of the edge enters.
 REGION_SHARE = 0.6
-#: Air begins this far outside the shell.
-_AIR_MARGIN_MM = 8.0
-_DEFAULT_SHELL_MM = 200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +61,8 @@ class FoundPlate:
         Of the region inside each sphere.
     b1_used : bool
         Whether a transmit map entered the fit.
+    diffusion : DiffusionPlate or None
+        What a diffusion series tells besides.
     """
 
     plate: Plate
@@ -73,6 +73,7 @@ class FoundPlate:
     fitted: RegionFit
     radius_mm: float
     b1_used: bool = False
+    diffusion: DiffusionPlate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,8 @@ def find_plates(
     LocateError
         If no plate was found, or none could be labelled.
     """
-    check_series(series, kind)
+    if kind is not Kind.DIFFUSION:
+        check_series(series, kind)
     plates = [p for p in definition.plates if only_plate in (None, p.id) and _concerns(p, kind)]
     if not plates:
         raise LocateError(
@@ -126,6 +128,8 @@ def find_plates(
             where=series.images.label,
             todo="choose the phantom or the plate that was scanned",
         )
+    if kind is Kind.DIFFUSION:
+        return _find_vials(series, plates, definition)
     found: list[FoundPlate] = []
     refused: list[CordqaError] = []
     for layout, members in _layouts(plates):
@@ -164,7 +168,36 @@ def find_plates(
     return Search(found=_drop_weaker_twins(found, refused), refused=tuple(refused))
 
 
+def _find_vials(series: Series, plates: Sequence[Plate], definition: PhantomDefinition) -> Search:
+    """Find the vials of every plate that holds some; the errors of those that were not found come along."""
+    found: list[FoundPlate] = []
+    refused: list[CordqaError] = []
+    for plate in plates:
+        try:
+            fitted, diffusion, choice, pose = fit_vials(series, plate, definition)
+        except LocateError as error:
+            refused.append(error)
+            continue
+        found.append(
+            FoundPlate(
+                plate=plate,
+                quantity=QUANTITY[Kind.DIFFUSION],
+                location=diffusion.vials.location,
+                pose=pose,
+                choice=choice,
+                fitted=fitted,
+                radius_mm=diffusion.region_share * diffusion.vials.radius_mm,
+                diffusion=diffusion,
+            )
+        )
+    if not found:
+        raise refused[0]
+    return Search(found=tuple(found), refused=tuple(refused))
+
+
 def _concerns(plate: Plate, kind: Kind) -> bool:
+    if kind is Kind.DIFFUSION:
+        return QUANTITY[kind] in plate.quantities
     if plate.inner_diameter_mm is None or plate.outer_diameter_mm is None:
         return False
     return QUANTITY[kind] in plate.quantities or "PD" in plate.quantities
@@ -219,7 +252,12 @@ def _label(
     radius = float(layout.inner_diameter_mm.min()) / 2 * REGION_SHARE
     masks = sphere_masks(images.data.shape[1:], location.candidates[0], images.spacing_mm, radius_mm=radius)
     signals = measure_regions(series.data, masks, clipped=images.clipped)
-    outside = _outside(images.data.shape[1:], location.candidates[0], images.spacing_mm, definition)
+    outside = air_mask(
+        images.data.shape[1:],
+        location.candidates[0],
+        images.spacing_mm,
+        shell_diameter_mm=definition.shell_inner_diameter_mm,
+    )
     floor = None if series.signed else background_mean_square(images.data, outside)
     local_b1 = None if b1 is None else _local_b1(b1, masks, images.label)
     fitted = fit_regions(series, kind, signals, floor_mean_square=floor, b1=local_b1)
@@ -356,22 +394,3 @@ def _drop_weaker_twins(found: Sequence[FoundPlate], refused: list[CordqaError]) 
             )
         )
     return tuple(kept[key] for key in sorted(kept))
-
-
-def _outside(
-    shape: Sequence[int],
-    pose: PlatePose,
-    spacing_mm: Sequence[float],
-    definition: PhantomDefinition,
-) -> NDArray[np.bool_]:
-    """Pixels surely in air: farther from the plate than any part of the phantom can be."""
-    shell = (definition.shell_inner_diameter_mm or _DEFAULT_SHELL_MM) / 2 + _AIR_MARGIN_MM
-    # In the slice of the plate itself the phantom is no wider than its shell; away from it a
-    # plate off the middle leaves up to one more radius on the far side.
-    reach = shell if shape[0] == 1 else 2 * shell
-    centre = pose.voxels.mean(axis=0)
-    steps = [(np.arange(n) - c) * s for n, c, s in zip(shape, centre, spacing_mm, strict=True)]
-    if shape[0] == 1:
-        steps[0] = np.zeros(1)
-    squared = steps[0][:, None, None] ** 2 + steps[1][None, :, None] ** 2 + steps[2][None, None, :] ** 2
-    return np.asarray(squared > reach**2)

@@ -10,14 +10,21 @@ with a bounded weight: it agrees, or it does not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cordqa.errors import AmbiguousLabelsError, InputError
 
-__all__ = ["MINIMUM_MARGIN", "MINIMUM_SCORE", "Choice", "UnclearLabelsError", "choose_labels"]
+__all__ = [
+    "MINIMUM_MARGIN",
+    "MINIMUM_SCORE",
+    "Choice",
+    "UnclearLabelsError",
+    "choose_labels",
+    "choose_labels_under",
+]
 
 Array = NDArray[np.float64]
 
@@ -38,7 +45,9 @@ _HALF_AGREEMENT = 0.20
 #: Common factor (as a logarithm) that is allowed between all values and the reference: field
 #: strength, temperature, batch and bias move all spheres together.
 _COMMON_FACTOR = 0.30
-_FACTORS = np.linspace(-_COMMON_FACTOR, _COMMON_FACTOR, 61)
+#: The same where the conditions are searched as well, so that only the scanner's bias is left.
+_COMMON_FACTOR_UNDER = 0.10
+_FACTOR_STEPS = 61
 
 
 @dataclass(frozen=True)
@@ -148,11 +157,73 @@ def choose_labels(
             expected="(n_candidates, n_spheres) and (n_spheres,)",
         )
     choice = _choose(values - reference, weights)
-    n_known = int(np.isfinite(values[choice.index] - reference).sum())
-    too_few = n_known < min(_FEWEST, reference.size)
+    _check_choice(choice, values[choice.index] - reference, minimum_margin, minimum_score, where)
+    return choice
+
+
+def choose_labels_under(
+    log_values: ArrayLike,
+    log_references: ArrayLike,
+    *,
+    log_uncertainty: ArrayLike | None = None,
+    minimum_margin: float = MINIMUM_MARGIN,
+    minimum_score: float = MINIMUM_SCORE,
+    where: str = "",
+) -> tuple[Choice, int]:
+    """Choose the labelling where the conditions of the reference are not known (its temperature).
+
+    Each labelling is given the conditions that suit it best, so that its lead is over every other
+    labelling under any conditions.  One factor common to all spheres may be e^0.1 at most.
+
+    Parameters
+    ----------
+    log_values : array_like, shape (n_candidates, n_spheres)
+    log_references : array_like, shape (n_conditions, n_spheres)
+    log_uncertainty, minimum_margin, minimum_score, where
+        As for :func:`choose_labels`.
+
+    Returns
+    -------
+    choice : Choice
+        ``scores`` are the best of each labelling.
+    condition : int
+        Conditions that suit the chosen labelling best.
+
+    Raises
+    ------
+    UnclearLabelsError
+        If the score or the margin is too small.
+    """
+    values, references = _collect(log_values, None), np.atleast_2d(np.asarray(log_references, dtype=float))
+    weights = _weights(log_uncertainty, values)
+    choices = [_choose(values - r, weights, common_factor=_COMMON_FACTOR_UNDER) for r in references]
+    scores = np.array([choice.scores for choice in choices])
+    best = scores.max(axis=0)
+    index = int(np.argmax(best))
+    condition = int(np.argmax(scores[:, index]))
+    others = np.delete(best, index)
+    runner_up = (
+        int(np.argmax(np.where(np.arange(best.size) == index, -np.inf, best))) if others.size else index
+    )
+    choice = replace(
+        choices[condition],
+        index=index,
+        runner_up=runner_up,
+        margin=float(best[index] - (others.max() if others.size else 0.0)),
+        scores=best,
+    )
+    _check_choice(choice, values[index] - references[condition], minimum_margin, minimum_score, where)
+    return choice, condition
+
+
+def _check_choice(
+    choice: Choice, difference: Array, minimum_margin: float, minimum_score: float, where: str
+) -> None:
+    n_known = int(np.isfinite(difference).sum())
+    too_few = n_known < min(_FEWEST, difference.size)
     if too_few or choice.score < minimum_score or choice.margin < minimum_margin:
         raise UnclearLabelsError(
-            f"which sphere is which cannot be told from the {n_known} of {reference.size} spheres "
+            f"which sphere is which cannot be told from the {n_known} of {difference.size} spheres "
             "that have a value",
             choice=choice,
             where=where,
@@ -161,7 +232,6 @@ def choose_labels(
             todo="check that plate, batch and field strength are the right ones and that the "
             "inversion or echo times suit the plate",
         )
-    return choice
 
 
 def _collect(log_values: object, n_candidates: int | None) -> Array:
@@ -190,9 +260,10 @@ def _weights(log_uncertainty: ArrayLike | None, values: Array) -> Array:
     return np.nan_to_num(weights, nan=0.0)
 
 
-def _choose(difference: Array, weights: Array) -> Choice:
+def _choose(difference: Array, weights: Array, *, common_factor: float = _COMMON_FACTOR) -> Choice:
     """Score every candidate with the common factor that suits it best."""
-    distance = np.where(np.isfinite(difference), difference, np.inf)[:, None, :] - _FACTORS[:, None]
+    factors = np.linspace(-common_factor, common_factor, _FACTOR_STEPS)
+    distance = np.where(np.isfinite(difference), difference, np.inf)[:, None, :] - factors[:, None]
     agreement = weights[:, None, :] / (1.0 + (distance / _HALF_AGREEMENT) ** 2)
     usable = np.where(np.isfinite(difference), weights, 0.0).sum(axis=1, keepdims=True)
     by_factor = agreement.sum(axis=2) / (usable + _DISBELIEF)
@@ -208,5 +279,5 @@ def _choose(difference: Array, weights: Array) -> Choice:
         margin=float(lead),
         scores=scores,
         agreement=agreement[index, best_factor[index]],
-        common_factor=float(np.exp(_FACTORS[best_factor[index]])),
+        common_factor=float(np.exp(factors[best_factor[index]])),
     )

@@ -104,7 +104,7 @@ def locate_plate(
             "the plate was not found in this slice",
             where=where,
             found="no two circles at a distance that occurs in it",
-            expected=f"the {len(layout.sphere_ids)} spheres of {layout.name}",
+            expected=f"the {len(layout.sphere_ids)} {layout.noun}s of {layout.name}",
             todo="check that the slice cuts the plate and that the phantom is the right one",
         )
     frame = Frame(spacing, slice_index)
@@ -308,27 +308,28 @@ def _refusal(
     if n_seen < _HARDLY_THERE * n:
         return (
             f"the plate was not found in this {'volume' if in_volume else 'slice'}",
-            f"at best {n_seen} spheres in place",
-            f"the {n} spheres of {layout.name}",
+            f"at best {n_seen} {layout.noun}s in place",
+            f"the {n} {layout.noun}s of {layout.name}",
             "check that the slice cuts the plate and that the phantom is the right one",
         )
     if n_seen < n:
         return (
-            f"{n - n_seen} of {n} spheres of {layout.name} not seen: {_name_missing(diagnostics, layout)}",
-            f"{n_seen} spheres",
+            f"{n - n_seen} of {n} {layout.noun}s of {layout.name} not seen: "
+            f"{_name_missing(diagnostics, layout)}",
+            f"{n_seen} {layout.noun}s",
             f"{n}",
             "check that the slice lies in the plate and that the whole plate is in the image",
         )
     if flatness < settings.minimum_flatness:
         return (
-            f"the slice does not cut the spheres of {layout.name} near their centres",
+            f"the slice does not cut the {layout.noun}s of {layout.name} near their centres",
             f"flatness {flatness:.2f}",
             f"at least {settings.minimum_flatness}",
             "place the slice through the middle of the plate",
         )
     if diagnostics.residual_mm > settings.maximum_residual_mm or diagnostics.score < settings.minimum_score:
         return (
-            f"the arrangement of the spheres does not fit {layout.name} well enough",
+            f"the arrangement of the {layout.noun}s does not fit {layout.name} well enough",
             f"residual {diagnostics.residual_mm:.2f} mm, evidence {diagnostics.score:.2f}",
             f"at most {settings.maximum_residual_mm} mm, at least {settings.minimum_score}",
             "look at the picture; check the pixel spacing and image distortion",

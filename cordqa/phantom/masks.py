@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from cordqa.errors import InputError, LocateError
 from cordqa.phantom.plate import PlatePose
 
-__all__ = ["disc_mask", "reformat_plate", "sphere_mask", "sphere_masks"]
+__all__ = ["air_mask", "disc_mask", "reformat_plate", "sphere_mask", "sphere_masks"]
 
 Array = NDArray[np.float64]
 
@@ -20,6 +20,9 @@ _REGION_SHARE = 0.6
 #: The region keeps this distance from the wall beyond half the diagonal of a voxel: ringing.
 _WALL_MARGIN_MM = 0.8
 MINIMUM_PIXELS = 5
+#: Air begins this far outside the shell.
+_AIR_MARGIN_MM = 8.0
+_DEFAULT_SHELL_MM = 200.0
 
 
 def disc_mask(
@@ -195,3 +198,32 @@ def reformat_plate(
     centres = (pose.voxels - to_voxel[2]) @ np.linalg.pinv(to_voxel[:2])
     pixels = np.column_stack([(high[1] - centres[:, 1]) / step_mm, (centres[:, 0] - low[0]) / step_mm])
     return np.asarray(view), pixels
+
+
+def air_mask(
+    shape: Sequence[int],
+    pose: PlatePose,
+    spacing_mm: Sequence[float],
+    *,
+    shell_diameter_mm: float | None = None,
+) -> NDArray[np.bool_]:
+    """Mark voxels surely in air: farther from the plate than any part of the phantom can be.
+
+    Parameters
+    ----------
+    shape : (n_slices, n_rows, n_columns)
+    pose : PlatePose
+    spacing_mm : (slice, row, column)
+    shell_diameter_mm : float, optional
+        Of the phantom's body; 200 mm by default.
+    """
+    shell = (shell_diameter_mm or _DEFAULT_SHELL_MM) / 2 + _AIR_MARGIN_MM
+    # In the slice of the plate itself the phantom is no wider than its shell; away from it a
+    # plate off the middle leaves up to one more radius on the far side.
+    reach = shell if shape[0] == 1 else 2 * shell
+    centre = pose.voxels.mean(axis=0)
+    steps = [(np.arange(n) - c) * s for n, c, s in zip(shape, centre, spacing_mm, strict=True)]
+    if shape[0] == 1:
+        steps[0] = np.zeros(1)
+    squared = steps[0][:, None, None] ** 2 + steps[1][None, :, None] ** 2 + steps[2][None, None, :] ** 2
+    return np.asarray(squared > reach**2)

@@ -53,6 +53,8 @@ def measure_plate(
         NaN with a flag where a sphere has no value.  A value outside the range that the inversion
         or echo times can determine is kept and flagged, and is not judged.
     """
+    if found.fitted.kind is Kind.DIFFUSION:
+        return _measure_vials(series, found, references)
     values, errors, low, high = _density(found) if found.quantity == "PD" else _relaxation(found)
     signals = found.fitted.signals
     # What was fitted there is something else: the number is none of this sphere.
@@ -65,7 +67,7 @@ def measure_plate(
             quantity=found.quantity,
             value=float(values[i]),
             unit=get_quantity(found.quantity).unit,
-            region=f"sphere {sphere}",
+            region=f"{found.plate.noun} {sphere}",
             level=f"plate {found.plate.id}",
             standard_uncertainty=float(errors[i]),
             low=float(low[i]),
@@ -80,6 +82,56 @@ def measure_plate(
         )
         rows.append(attach_reference(row, references[i]))
     return tuple(rows)
+
+
+def _measure_vials(
+    series: Series, found: FoundPlate, references: Sequence[ReferenceValue]
+) -> tuple[Measurement, ...]:
+    """Make one row per vial of a diffusion phantom."""
+    fit, signals = found.fitted.fit, found.fitted.signals
+    low, high = fit.interval(LEVEL)
+    rows = []
+    for i, vial in enumerate(found.plate.sphere_ids):
+        row = Measurement(
+            quantity=found.quantity,
+            value=float(fit.parameters[fit.main][i]),
+            unit=get_quantity(found.quantity).unit,
+            region=f"{found.plate.noun} {vial}",
+            level=f"plate {found.plate.id}",
+            standard_uncertainty=float(fit.standard_errors[fit.main][i]),
+            low=float(low[i]),
+            high=float(high[i]),
+            interval_level=LEVEL,
+            uncertainty_method="standard error of the fit; interval by Student's t",
+            n_voxels=int(signals.n_pixels[i]),
+            coverage=float(signals.coverage[i]),
+            method=fit.model,
+            entities=series.images.entities,
+            flags=_vial_flags(found, i),
+        )
+        rows.append(attach_reference(row, references[i]))
+    return tuple(rows)
+
+
+def _vial_flags(found: FoundPlate, i: int) -> tuple[str, ...]:
+    """Say which samples were left out, and why there is no value."""
+    fit, signals = found.fitted.fit, found.fitted.signals
+    flags = []
+    dropped = int(signals.clipped[i].sum())
+    if dropped:
+        flags.append(f"{dropped} of {signals.clipped.shape[1]} samples clipped and dropped")
+    if fit.reason[i]:
+        flags.append(f"{OUTSIDE} ({fit.reason[i]})")
+    elif found.diffusion is not None:
+        highest, largest = found.diffusion.fit.highest_b[i], found.diffusion.plan.b_values.max()
+        if highest < largest:
+            flags.append(f"b-values above {highest:g} s/mm2 left out: the signal lies in the noise")
+        low, high = get_quantity(found.quantity).low, get_quantity(found.quantity).high
+        if not low <= fit.parameters[fit.main][i] <= high:
+            flags.append(f"{OUTSIDE} (no liquid has this ADC; look for a bubble or a ghost)")
+    if not math.isfinite(signals.coverage[i]) or signals.coverage[i] < 1:
+        flags.append(f"{100 * (1 - signals.coverage[i]):.0f} % of the pixels hold no number")
+    return tuple(flags)
 
 
 def _relaxation(found: FoundPlate) -> tuple[Array, Array, Array, Array]:

@@ -37,6 +37,8 @@ class PlateLayout:
         First axis to the right and second axis up, as the plate is drawn.
     inner_diameter_mm, outer_diameter_mm : ndarray, shape (n_spheres,)
         Of the liquid and of the shell around it; one number serves for all.
+    noun : str
+        What one of them is called, for messages.
     """
 
     name: str
@@ -44,6 +46,7 @@ class PlateLayout:
     positions_mm: Array
     inner_diameter_mm: Array
     outer_diameter_mm: Array
+    noun: str = "sphere"
 
     def __post_init__(self) -> None:
         n = len(self.sphere_ids)

@@ -336,16 +336,17 @@ def reference_notices(definition: PhantomDefinition, values: Sequence[ReferenceV
         return ()
     first = values[0]
     where = f"{definition.plate(first.plate).name}, {first.quantity}"
+    noun = definition.plate(first.plate).noun
     notices = []
     if any(ASSUMED_BATCH in value.flags and not value.reason for value in values):
         notices.append(_batch_notice(definition, values, where))
     if any(ASSUMED_TEMPERATURE in value.flags for value in values):
         notices.append(_temperature_notice(definition, values, where))
     for reason, spheres in _grouped((value.reason, value.sphere) for value in values if value.reason):
-        text = f"{_spheres(spheres, len(values))}: {reason}"
+        text = f"{_spheres(spheres, len(values), noun)}: {reason}"
         notices.append(Notice(severity=Severity.WARNING, message=text, where=where, code="reference.missing"))
     for note, spheres in _grouped((note, value.sphere) for value in values for note in value.notes):
-        text = note if len(spheres) == len(values) else f"{note} ({_spheres(spheres, len(values))})"
+        text = note if len(spheres) == len(values) else f"{note} ({_spheres(spheres, len(values), noun)})"
         notices.append(
             Notice(severity=Severity.INFO, message=text, where=where, code="reference.disagreement")
         )
@@ -405,7 +406,7 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
     return list(groups.items())
 
 
-def _spheres(spheres: Sequence[str], total: int) -> str:
+def _spheres(spheres: Sequence[str], total: int, noun: str) -> str:
     if len(spheres) == total:
-        return "all spheres"
-    return f"sphere {spheres[0]}" if len(spheres) == 1 else f"spheres {', '.join(spheres)}"
+        return f"all {noun}s"
+    return f"{noun} {spheres[0]}" if len(spheres) == 1 else f"{noun}s {', '.join(spheres)}"

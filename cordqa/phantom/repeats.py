@@ -152,7 +152,7 @@ def linearity(group: Group) -> tuple[Statistic, ...]:
                     estimator="Lin's concordance" if name == "CCC" else "ordinary least squares",
                     interval_method="" if name == "R2" else "Fisher's z" if name == "CCC" else "Student's t",
                     n={"spheres": spheres, "values": len(points)},
-                    note="R2 near 1 is no proof of accuracy: the spheres span two decades"
+                    note="R2 near 1 is no proof of accuracy: the values span a wide range"
                     if name == "R2"
                     else "",
                 )
@@ -228,7 +228,7 @@ def concordance_over_spheres(group: Group) -> tuple[Statistic, ...]:
             interval_method="McGraw-Wong",
             n={"spheres": int(complete.sum()), "scanners": len(scanners)},
             flags=("inflated by the range of the spheres",),
-            note="near 1 for any scanners, because the spheres span two decades; "
+            note="near 1 for any scanners, because the values span a wide range; "
             "the between-scanner CV is the figure to judge by",
         ),
     )

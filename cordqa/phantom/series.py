@@ -30,6 +30,7 @@ class Kind(StrEnum):
     VARIABLE_FLIP_ANGLE = "t1-vfa"
     MULTI_ECHO = "t2-mese"
     PROTON_DENSITY = "pd"
+    DIFFUSION = "adc"
 
 
 #: What each model is, for people.
@@ -38,6 +39,7 @@ MODELS: dict[str, str] = {
     Kind.VARIABLE_FLIP_ANGLE: "T1 from spoiled gradient echoes with variable flip angle, optional B1 map",
     Kind.MULTI_ECHO: "T2 from spin echoes: exponential over a measured noise floor, or extended phase graph",
     Kind.PROTON_DENSITY: "Proton density relative to a reference sphere",
+    Kind.DIFFUSION: "ADC from diffusion-weighted images: mono-exponential, each direction and their mean",
 }
 
 QUANTITY: dict[Kind, str] = {
@@ -45,6 +47,7 @@ QUANTITY: dict[Kind, str] = {
     Kind.VARIABLE_FLIP_ANGLE: "T1",
     Kind.MULTI_ECHO: "T2",
     Kind.PROTON_DENSITY: "PD",
+    Kind.DIFFUSION: "ADC",
 }
 
 #: Flip angles at longer repetition times belong to a map of the transmit field, not of T1.
@@ -55,6 +58,7 @@ MINIMUM_IMAGES = {
     Kind.VARIABLE_FLIP_ANGLE: 2,
     Kind.MULTI_ECHO: 2,
     Kind.PROTON_DENSITY: 1,
+    Kind.DIFFUSION: 2,
 }
 #: Copies agree to the rounding of a scale factor; noise alone makes repeats differ by far more.
 _COPY_TOLERANCE = 2e-7
@@ -96,8 +100,13 @@ def find_kind(images: ImageSet) -> Kind | None:
     Several inversion times make an inversion recovery, several flip angles (with one echo time)
     a variable-flip-angle set, several echo times a spin-echo decay.  Flip angles of spin echoes,
     or at repetition times above 0.2 s, map the transmit field and are left alone.  Gradient echoes
-    with several echo times give T2*, for which the phantoms have no reference value.
+    with several echo times give T2*, for which the phantoms have no reference value.  Several b-values
+    make a diffusion set; a map that the scanner computed is none of these.
     """
+    if images.acquisitions[0].map_quantity:
+        return None
+    if images.varies("b_value_s_per_mm2"):
+        return Kind.DIFFUSION
     if images.varies("inversion_time_s"):
         return Kind.INVERSION_RECOVERY
     if images.varies("echo_time_s"):
@@ -177,7 +186,7 @@ def _acquisition_key(images: ImageSet) -> tuple[object, ...]:
     entities = replace(images.entities, acquired="")
     times = tuple(
         np.round(images.values(name), 7).tobytes()
-        for name in ("inversion_time_s", "echo_time_s", "flip_angle_deg")
+        for name in ("inversion_time_s", "echo_time_s", "flip_angle_deg", "b_value_s_per_mm2")
     )
     return (repr(entities), images.data.shape, np.round(images.affine, 2).tobytes(), *times)
 

@@ -24,27 +24,31 @@ from cordqa.io.results import prepare_folder, write_config, write_result
 from cordqa.phantom.batches import find_batch
 from cordqa.phantom.check import judge_sphere
 from cordqa.phantom.definition import PhantomDefinition, load_phantom
+from cordqa.phantom.diffusion_plan import has_directions
 from cordqa.phantom.find import FoundPlate, find_plates
 from cordqa.phantom.fit import FitSettings
 from cordqa.phantom.measure import measure_plate
-from cordqa.phantom.reference import ReferenceValue, reference_notices, reference_values
+from cordqa.phantom.reference import THERMOMETER_C, ReferenceValue, reference_notices, reference_values
 from cordqa.phantom.repeats import usable
 from cordqa.phantom.series import Kind, Series, find_kind, is_copy, join_parts, unused_parts
 from cordqa.phantom.tolerance import Tolerances, load_tolerances
 from cordqa.records import (
+    ImageSet,
     Notice,
     Outcome,
     Provenance,
     Result,
     Severity,
     State,
+    Statistic,
     Status,
     Verdict,
 )
-from cordqa.workflow import phantom_figures, phantom_verdicts
+from cordqa.workflow import phantom_diffusion, phantom_diffusion_compare, phantom_figures, phantom_verdicts
 from cordqa.workflow.phantom_methods import methods, references
 from cordqa.workflow.phantom_notices import check_hints, fit_notices, with_field_strength
 from cordqa.workflow.phantom_records import AnalysedPlate
+from cordqa.workflow.protocol.beside import add_protocol, check_protocol_name
 
 __all__ = ["PhantomSettings", "run_phantom"]
 
@@ -62,12 +66,14 @@ class PhantomSettings:
     serial: str | None = None
     batch: str | None = None
     temperature_C: float | None = None
+    temperature_uncertainty_C: float | None = None
     field_strength_T: float | None = None
     plate: str | None = None
     tolerances: Path | None = None
     b1_map: Path | None = None
     t2_model: str = "exponential"
     show_identity: bool = False
+    protocol: str | None = None
 
 
 @dataclass(slots=True)
@@ -83,6 +89,7 @@ class _Run:
     outcomes: list[Outcome] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     refused: list[tuple[Series, CordqaError]] = field(default_factory=list)
+    statistics: list[Statistic] = field(default_factory=list)
 
 
 def run_phantom(
@@ -124,6 +131,7 @@ def run_phantom(
     definition = load_phantom(settings.phantom)
     tolerances = load_tolerances(settings.tolerances)
     _check_settings(settings, definition)
+    check_protocol_name(settings.protocol)
     check_folder(folder)
     b1 = None if settings.b1_map is None else read_b1_map(settings.b1_map)
     prepare_folder(out)
@@ -137,7 +145,9 @@ def run_phantom(
     for number, one in enumerate(series, start=1):
         tell(f"[{number}/{len(series)}] {one.images.label}")
         _analyse(one, run)
+    _add_diffusion(reading, run)
     result = _conclude(run, reading, folder)
+    result = add_protocol(result, folder, settings.protocol, show_identity=settings.show_identity)
     result = annotate(result) if annotate else result
     write_config(_config(run), out)
     write_result(result, out)
@@ -156,8 +166,9 @@ def _cleaned(settings: PhantomSettings) -> PhantomSettings:
 
 def _select(reading: Reading, run: _Run) -> list[Series]:
     """Join the parts of each acquisition and leave out what enters no fit."""
-    joined = join_parts(reading.sets)
-    _note_unused(reading, joined, run)
+    images = [one for one in reading.sets if not one.acquisitions[0].map_quantity]
+    joined = join_parts(images)
+    _note_unused(images, joined, run)
     series, notices = with_field_strength(joined, run.settings.field_strength_T)
     run.notices.extend(notices)
     kinds = {find_kind(one.images) for one in series}
@@ -167,7 +178,28 @@ def _select(reading: Reading, run: _Run) -> list[Series]:
             Notice(severity=Severity.WARNING, message=text, where=run.b1.name, code="b1.unused")
         )
     # T1 comes first, because the phase graph of a later echo train may need it.
-    return sorted(series, key=lambda one: find_kind(one.images) is Kind.MULTI_ECHO)
+    # Single directions come before the averages that a scanner made of them.
+    return sorted(
+        series,
+        key=lambda one: (
+            find_kind(one.images) is Kind.MULTI_ECHO,
+            find_kind(one.images) is Kind.DIFFUSION and not has_directions(one.images),
+        ),
+    )
+
+
+def _add_diffusion(reading: Reading, run: _Run) -> None:
+    """Say what diffusion tells besides the verdicts, and compare the scanner's maps."""
+    for plate in run.plates:
+        run.notices.extend(phantom_diffusion.diffusion_notices(plate, run.definition))
+    run.statistics.extend(phantom_diffusion.solution_statistics(run.plates, run.definition))
+    maps = [one for one in reading.sets if one.acquisitions[0].map_quantity]
+    for one in maps:
+        run.notices.extend(one.notices)
+    statistics, outcomes, notices = phantom_diffusion_compare.compare_maps(maps, run.plates)
+    run.statistics.extend(statistics)
+    run.outcomes.extend(outcomes)
+    run.notices.extend(notices)
 
 
 def _check_settings(settings: PhantomSettings, definition: PhantomDefinition) -> None:
@@ -177,6 +209,7 @@ def _check_settings(settings: PhantomSettings, definition: PhantomDefinition) ->
             "no such model", where="t2-model", found=settings.t2_model, expected="exponential or epg"
         )
     _check_range(settings.temperature_C, "temperature", *_TEMPERATURES_C, "degrees Celsius")
+    _check_range(settings.temperature_uncertainty_C, "temperature-uncertainty", 0.0, 10.0, "degrees Celsius")
     _check_range(settings.field_strength_T, "field-strength", *_FIELDS_T, "tesla")
     if settings.plate is not None:
         definition.plate(settings.plate)
@@ -196,7 +229,7 @@ def _analyse(series: Series, run: _Run) -> None:
     run.notices.extend(images.notices)
     kind = find_kind(images)
     if kind is None:
-        run.outcomes.append(_outcome(series, State.SKIPPED, _why_not(series), "series.kind"))
+        run.outcomes.append(_outcome(series, State.SKIPPED, _why_not(series, run.definition), "series.kind"))
         return
     original = next((plate.series for plate in run.plates if is_copy(series, plate.series)), None)
     if original is not None:
@@ -204,6 +237,8 @@ def _analyse(series: Series, run: _Run) -> None:
         run.outcomes.append(_outcome(series, State.SKIPPED, reason, "series.copy"))
         return
     try:
+        if _compare_averages(series, run):
+            return
         plates = _find(series, kind, run)
     except CordqaError as error:
         run.refused.append((series, error))
@@ -213,6 +248,17 @@ def _analyse(series: Series, run: _Run) -> None:
         run.plates.append(plate)
         what = f"{plate.found.plate.name}, {plate.found.quantity}"
         run.outcomes.append(_outcome(series, State.DONE, f"{what}: {_judged(plate.verdicts)}", ""))
+
+
+def _compare_averages(series: Series, run: _Run) -> bool:
+    """Compare averages over directions with their parts, where these were analysed."""
+    partner = phantom_diffusion_compare.partner_of(series, run.plates)
+    if partner is None:
+        return False
+    statistic, outcome = phantom_diffusion_compare.compare_averages(series, partner, run.definition)
+    run.statistics.extend([statistic] if statistic else [])
+    run.outcomes.append(outcome)
+    return True
 
 
 def _find(series: Series, kind: Kind, run: _Run) -> list[AnalysedPlate]:
@@ -269,7 +315,7 @@ def _references(
     run: _Run, series: Series, plate: str, quantity: str, *, with_temperature: bool = True
 ) -> tuple[ReferenceValue, ...]:
     settings, field_T = run.settings, series.images.entities.field_strength_T
-    if not np.isfinite(field_T) and quantity != "PD":
+    if not np.isfinite(field_T) and quantity not in ("PD", "ADC"):
         raise ConfigError(
             "the field strength is missing from the header, so no reference value applies",
             where=series.images.label,
@@ -283,6 +329,9 @@ def _references(
         temperature_C=_temperature(series, run) if with_temperature else None,
         serial=settings.serial or _serial_hint(run),
         batch=settings.batch,
+        temperature_uncertainty_C=THERMOMETER_C
+        if settings.temperature_uncertainty_C is None
+        else settings.temperature_uncertainty_C,
     )
 
 
@@ -328,9 +377,9 @@ def _b1_for(series: Series, kind: Kind, run: _Run) -> NDArray[np.float64] | None
     return run.b1.on_grid(series.images.affine, series.images.data.shape[1:])
 
 
-def _note_unused(reading: Reading, series: Sequence[Series], run: _Run) -> None:
+def _note_unused(sets: Sequence[ImageSet], series: Sequence[Series], run: _Run) -> None:
     """Images that entered no fit are named with the reason, not lost."""
-    for images, reason in unused_parts(reading.sets, series):
+    for images, reason in unused_parts(sets, series):
         run.outcomes.append(
             Outcome(
                 what=images.label,
@@ -342,8 +391,10 @@ def _note_unused(reading: Reading, series: Sequence[Series], run: _Run) -> None:
         )
 
 
-def _why_not(series: Series) -> str:
+def _why_not(series: Series, definition: PhantomDefinition) -> str:
     images = series.images
+    if all(plate.quantities == ("ADC",) for plate in definition.plates):
+        return phantom_diffusion.why_no_adc(images)
     inverted = any(a.sequence == "inversion recovery" for a in images.acquisitions)
     if inverted and not np.isfinite(images.values("inversion_time_s")).any():
         return "the inversion time is missing from the header; export the original images"
@@ -382,14 +433,17 @@ def _conclude(run: _Run, reading: Reading, folder: Path) -> Result:
         status=judgement.overall.status,
         measurements=rows,
         verdicts=judgement.verdicts,
-        statistics=judgement.statistics,
+        statistics=(*judgement.statistics, *run.statistics),
         notices=tuple(
             dict.fromkeys(
                 (*_reading_notices(reading), *run.notices, *_reference_notices(run), *judgement.notices)
             )
         ),
         outcomes=tuple(run.outcomes),
-        figures=phantom_figures.draw(run.plates, run.refused, judgement),
+        figures=(
+            *phantom_figures.draw(run.plates, run.refused, judgement),
+            *phantom_diffusion.direction_figures(run.plates),
+        ),
         methods=methods(run.plates, run.definition, run.tolerances, judgement.statistics),
         references=references(run.plates, run.definition, judgement.statistics),
         provenance=_provenance(run, reading, folder),
@@ -419,6 +473,7 @@ def _config(run: _Run) -> dict[str, Any]:
         key: value.name if isinstance(value, Path) else value for key, value in asdict(run.settings).items()
     }
     config["phantom"] = _file_name(run.settings.phantom)
+    config["protocol"] = _file_name(run.settings.protocol or "") or None
     config["serial_number_used"] = run.settings.serial or _serial_hint(run)
     config["tolerances_used"] = run.tolerances.name
     return config
@@ -437,6 +492,7 @@ def _provenance(run: _Run, reading: Reading, folder: Path) -> Provenance:
         k: v for k, v in asdict(run.settings).items() if v not in (None, False) and not isinstance(v, Path)
     }
     given["phantom"] = _file_name(run.settings.phantom)
+    given |= {"protocol": _file_name(run.settings.protocol)} if run.settings.protocol else {}
     options = " ".join(f"--{key.lower().replace('_', '-')} {value}" for key, value in given.items())
     return Provenance(
         version=__version__,

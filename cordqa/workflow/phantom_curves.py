@@ -66,6 +66,9 @@ def _line(plate: AnalysedPlate, index: int) -> tuple[Array, Array]:
         return np.array([]), np.array([])
     setting, images = fitted.setting, plate.series.images
     low, high = float(setting.min()), float(setting.max())
+    if fitted.kind is Kind.DIFFUSION:
+        x = np.linspace(0.0, high, _POINTS)
+        return x, parameters["m0"] * np.exp(-1e-6 * x * parameters[fitted.fit.main])
     if fitted.kind is Kind.MULTI_ECHO:
         if "refocusing_angle_deg" in parameters:
             return _through_predictions(setting, fitted.fit.predicted[index])

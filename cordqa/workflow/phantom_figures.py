@@ -31,6 +31,7 @@ _AXES = {
     Kind.INVERSION_RECOVERY: ("Inversion time (ms)", 1000.0, True),
     Kind.VARIABLE_FLIP_ANGLE: ("Flip angle (degrees)", 1.0, False),
     Kind.MULTI_ECHO: ("Echo time (ms)", 1000.0, False),
+    Kind.DIFFUSION: ("b-value (s/mm²)", 1.0, False),
 }
 
 
@@ -100,10 +101,10 @@ def _plate(plate: AnalysedPlate, number: int) -> Figure:
         image=figures.to_grey(picture),
         circles=circles,
         max_pixels=_PICTURE_PIXELS,
-        alt=f"Image of {plate.label} with its located spheres",
+        alt=f"Image of {plate.label} with its located {found.plate.noun}s",
         caption=f"{images.label}. Labels agree with the reference on {100 * found.choice.score:.0f} % of "
-        f"the plate, {100 * found.choice.margin:.0f} points ahead of the next labelling; spheres lie within "
-        f"{found.location.residual_mm:.1f} mm (rms) of the layout.",
+        f"the plate, {100 * found.choice.margin:.0f} points ahead of the next labelling; "
+        f"{found.plate.noun}s lie within {found.location.residual_mm:.1f} mm (rms) of the layout.",
     )
 
 
@@ -308,10 +309,10 @@ def _panels(statistics: Sequence[Statistic], name: str) -> Mapping[str, list[fig
     panels: dict[str, list[figures.Estimate]] = {}
     for statistic in statistics:
         if statistic.name == name:
-            level, _, sphere = statistic.region.rpartition(" sphere ")
+            level, noun, sphere = statistic.region.rsplit(" ", 2)
             panels.setdefault(f"{statistic.quantity}, {level}", []).append(
                 figures.Estimate(
-                    label=sphere,
+                    label=sphere if noun == "sphere" else f"{noun} {sphere}",
                     value=statistic.value,
                     low=statistic.low,
                     high=statistic.high,

@@ -28,6 +28,13 @@ _FITS = {
         "equation; without a B1 map, errors of the transmit field go into T1 with their square."
     ),
     Kind.MULTI_ECHO: ("T2 was fitted to multi-echo spin-echo signals: {model}."),
+    Kind.DIFFUSION: (
+        "The ADC was fitted to the mean signals of the regions: {model}. A shell in which the signal of a vial falls below "
+        "five times the noise of one pixel is left out of its fit, with all stronger ones. Up to five slices that show the "
+        "vials are measured together. The vials were told apart by their ADC under every temperature of the certificate, so "
+        "that a wrong or missing temperature costs no label. Averages over directions and maps that the scanner made are "
+        "compared with the fit of the single directions and are no repeats of it."
+    ),
 }
 _POOLED = (
     "The inversion factor and a small offset of the effective inversion time belong to the scan, so they were estimated "
@@ -67,10 +74,11 @@ def methods(
     if not plates:
         return ()
     first = plates[0]
+    noun = first.found.plate.noun
     text = [
-        f"Images were analysed with cordqa {__version__}. Series were sorted by their headers alone. The spheres of "
+        f"Images were analysed with cordqa {__version__}. Series were sorted by their headers alone. The {noun}s of "
         f"{definition.name} were found from their layout by circular edges in all images of a series, at any rotation "
-        "or mirror image; which sphere is which was decided by the order of the measured values among the few labellings "
+        f"or mirror image; which {noun} is which was decided by the order of the measured values among the few labellings "
         f"that the layout allows. Signals are from a disc of {100 * REGION_SHARE:.0f} % of the inner diameter "
         f"({2 * first.found.radius_mm:.1f} mm). For magnitude images the mean square of the background was subtracted "
         "from the mean square of the region where the background could be measured. Samples with pixels at the top of "

@@ -188,7 +188,11 @@ def _misfit(fitted: RegionFit, where: str) -> list[Notice]:
     noise = _median(fitted.signals.noise_of_mean[usable] / largest[usable, None])
     if share <= max(_MISFIT, _MISFIT_OVER_NOISE * noise):
         return []
-    words = {Kind.MULTI_ECHO: "echo times", Kind.VARIABLE_FLIP_ANGLE: "flip angles"}
+    words = {
+        Kind.MULTI_ECHO: "echo times",
+        Kind.VARIABLE_FLIP_ANGLE: "flip angles",
+        Kind.DIFFUSION: "b-values",
+    }
     setting = words.get(fitted.kind, "inversion times")
     text = (
         f"the curves miss the samples by {100 * share:.1f} % of the largest signal, which noise does not "

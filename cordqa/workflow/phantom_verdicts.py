@@ -43,6 +43,7 @@ __all__ = ["judge", "summarise"]
 _BATCH_FACTOR = 2.0
 _BATCH_LOG_ERROR = 0.04
 _RATE_QUANTITIES = ("T1", "T2")
+_LINE_QUANTITIES = (*_RATE_QUANTITIES, "ADC")
 #: Spheres that must be judged before the line through them is.
 _LINE_SPHERES = 3
 
@@ -166,22 +167,23 @@ def _repeat_verdicts(
     for scanner, rows in group.by_protocol().items():
         name = group.named(scanner)
         line = {s.name: s for s in statistics if s.group == name and s.name in LINEARITY_NAMES}
-        if len(line) == len(LINEARITY_NAMES) and group.quantity in _RATE_QUANTITIES:
+        if len(line) == len(LINEARITY_NAMES) and group.quantity in _LINE_QUANTITIES:
             references = [row.reference for row in rows if usable(row) and math.isfinite(row.reference)]
+            noun = rows[0].region.rpartition(" ")[0]
             lines = _line_verdicts(group, scanner, line, max(references), tolerances)
             n_judged = len({row.region for row in rows if id(row) in judged})
-            verdicts.extend(_if_references_are_known(lines, n_judged))
+            verdicts.extend(_if_references_are_known(lines, n_judged, noun))
         verdicts.extend(_worst(statistics, WITHIN, name, group, tolerances, _entities(group, scanner)))
     verdicts.extend(_worst(statistics, BETWEEN, field_words(group), group, tolerances, None))
     return verdicts
 
 
-def _if_references_are_known(lines: Sequence[Verdict], n_judged: int) -> Sequence[Verdict]:
+def _if_references_are_known(lines: Sequence[Verdict], n_judged: int, noun: str) -> Sequence[Verdict]:
     """A line against references too uncertain to judge a sphere by cannot blame the scanner either."""
     if n_judged >= _LINE_SPHERES:
         return lines
     reason = (
-        f"only {n_judged} of the spheres could be judged: references or values are too uncertain for a "
+        f"only {n_judged} of the {noun}s could be judged: references or values are too uncertain for a "
         "verdict on their line"
     )
     return [replace(line, status=Status.NOT_EVALUATED, reason=reason) for line in lines]
@@ -218,6 +220,7 @@ def _worst(
         return []
     worst = max(cvs, key=lambda s: s.value)
     sphere = worst.region.removeprefix(group.level).strip()
+    noun = sphere.rpartition(" ")[0]
     counts = ", ".join(f"{count} {noun}" for noun, count in worst.n.items())
     return [
         judge_value(
@@ -228,7 +231,7 @@ def _worst(
             plate=group.level,
             subject=f"{group.level}, {group.quantity}: {name}, {where}",
             scope="repeats",
-            reason=f"largest of {len(cvs)} spheres, in {sphere} ({counts}; 95 % interval {worst.low:.2g} to "
+            reason=f"largest of {len(cvs)} {noun}s, in {sphere} ({counts}; 95 % interval {worst.low:.2g} to "
             f"{worst.high:.2g} %)",
             entities=entities,
         )
@@ -292,6 +295,7 @@ def summarise(result: Result) -> str:
     if not plates:
         return f"Nothing could be judged: no plate was measured.{tail}"
     spheres = [v for v in result.verdicts if v.scope == "sphere"]
+    noun = next((v.region.rpartition(" ")[0] for v in spheres), "sphere")
     counts = {status: sum(v.status is status for v in spheres) for status in Status}
     words = {
         Status.PASS: "All is within tolerance",
@@ -303,5 +307,5 @@ def summarise(result: Result) -> str:
     scanners = {v.entities.scanner for v in plates}
     return (
         f"{words}: {len(plates)} plate measurement{'s' if len(plates) != 1 else ''} on {len(scanners)} "
-        f"scanner{'s' if len(scanners) != 1 else ''}, {len(spheres)} spheres ({listed}).{tail}"
+        f"scanner{'s' if len(scanners) != 1 else ''}, {len(spheres)} {noun}s ({listed}).{tail}"
     )

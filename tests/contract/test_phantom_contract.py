@@ -54,6 +54,7 @@ def test_every_source_is_used_and_none_is_empty(name):
     used |= {c.source for c in phantom.contents} | {m.source for m in phantom.models}
     used |= {m.water.source for m in phantom.models if m.water}
     used |= {s for d in phantom.disagreements for s in d.sources}
+    used |= {phantom.shell_source} - {None}
     assert {s.id for s in phantom.sources} == used
     assert all(len(s.citation) > 10 for s in phantom.sources)
     assert all(s.doi == "" or s.doi.startswith("10.") for s in phantom.sources)
