@@ -119,6 +119,7 @@ def run_cord_participants(
     # Workers may start elsewhere, also on other machines.
     bids, out = bids.absolute(), out.absolute()
     work = (work or out / "work").absolute()
+    _check_places(bids, out, settings.derivatives)
     tell(f"indexing {bids}")
     index = index_dataset(bids, derivatives=[folder.absolute() for folder in settings.derivatives])
     units = _units(index, settings)
@@ -160,6 +161,20 @@ def run_cord_participants(
         outcomes=tuple(outcomes),
     )
     return replace(result, summary=_summary(result, jobs))
+
+
+def _check_places(bids: Path, out: Path, derivatives: Sequence[Path]) -> None:
+    """Refuse an output folder whose files would be read as data, or as masks of the user."""
+    target, root = out.resolve(), bids.resolve()
+    own = {root, root / "derivatives", *(folder.resolve() for folder in derivatives)}
+    inside = target.is_relative_to(root) and target.relative_to(root).parts[:1]
+    if target in own or (inside and inside[0].startswith("sub-")):
+        raise ConfigError(
+            "lies among the data: its files would be read as images or masks of yours",
+            where="OUT",
+            found=str(out),
+            expected="a folder of its own, for example BIDS_DIR/derivatives/cordqa",
+        )
 
 
 def _page_makers(index: BidsIndex, render: Render) -> dict[tuple[str, str], PageMaker]:
@@ -236,7 +251,9 @@ def _by_subject(index: BidsIndex, subjects: Sequence[str]) -> Mapping[str, BidsI
 
 def _status(outcomes: Sequence[Outcome]) -> Status:
     done = any(outcome.state is State.DONE or outcome.code == CURRENT for outcome in outcomes)
-    return Status.PASS if done else Status.NOT_EVALUATED
+    if not done:
+        return Status.NOT_EVALUATED
+    return Status.WARN if any(outcome.state is State.FAILED for outcome in outcomes) else Status.PASS
 
 
 def _summary(result: Result, jobs: Sequence[CordJob]) -> str:

@@ -16,7 +16,7 @@ from cordqa.errors import CordqaError, InputError
 from cordqa.io.bids_index import BidsFile, BidsIndex
 from cordqa.io.bids_labels import Role, UserFiles, find_user_files
 from cordqa.io.gradients import read_matrix
-from cordqa.io.volumes import read_volume
+from cordqa.io.volumes import orientation_notices, read_volume
 from cordqa.models.diffusion.design import tensor_design
 from cordqa.models.diffusion.gradients import GradientTable
 from cordqa.records import Severity, Volume
@@ -116,6 +116,8 @@ def holds_no_weighting(index: BidsIndex, file: BidsFile) -> bool:
 def _read(index: BidsIndex, file: BidsFile, unit: Unit, name: str) -> tuple[Volume, GradientTable]:
     volume = read_volume(file.path, source=file.relative)
     unit.used.add(file.relative)
+    for notice in orientation_notices(file.path, source=file.relative):
+        unit.note(notice.code, notice.message, name, notice.severity)
     if volume.data.ndim != 4 or volume.data.shape[3] < 2:
         raise InputError(
             "a diffusion series has several volumes",

@@ -34,6 +34,7 @@ from cordqa.workflow.cord_pages import list_pages, page_path
 from cordqa.workflow.cord_review import exclusions, image_name, left_slices, read_review, review_notices
 from cordqa.workflow.cord_select import OLD_ROLES
 from cordqa.workflow.cord_settings import CordSettings
+from cordqa.workflow.cord_susceptibility_group import is_compared, judge_retest
 from cordqa.workflow.protocol.beside import add_protocol, check_protocol_name
 from cordqa.workflow.reliability import ReliabilitySettings, run_reliability
 
@@ -230,7 +231,7 @@ def _chosen(study: _Study) -> list[Measurement]:
     for row in study.rows:
         shape = row.quantity in _SHAPE and row.region == "cord" and row.method == _PERPENDICULAR
         mapped = row.quantity in _MAPS and row.region in _REGIONS
-        if (shape or mapped) and math.isfinite(row.value):
+        if (shape or mapped or is_compared(row)) and math.isfinite(row.value):
             usable.append(row)
     with_levels = [row for row in usable if row.level != ALL and _covered(row)]
     if not with_levels:
@@ -329,15 +330,23 @@ def _conclude(study: _Study, judged: Result | None, out: Path, count: int) -> Re
         "of the table.",
         *study.methods,
     ]
+    retest = judge_retest(study.rows, judged.statistics if judged else ())
     result = Result(
         kind="reliability",
         title="Cord (experimental): study",
         status=_status(study, judged),
-        measurements=tuple(study.rows),
+        measurements=retest.rows,
         verdicts=judged.verdicts if judged else (),
         statistics=judged.statistics if judged else (),
         notices=tuple(
-            dict.fromkeys((*_engine_notice(study), *study.notices, *(judged.notices if judged else ())))
+            dict.fromkeys(
+                (
+                    *_engine_notice(study),
+                    *retest.notices,
+                    *study.notices,
+                    *(judged.notices if judged else ()),
+                )
+            )
         ),
         outcomes=(*study.outcomes, *_analyses(judged)),
         figures=(
@@ -345,7 +354,7 @@ def _conclude(study: _Study, judged: Result | None, out: Path, count: int) -> Re
             *draw_values(_chosen(study)),
             *(judged.figures if judged else ()),
         ),
-        methods=(*methods, *(judged.methods if judged else ())),
+        methods=(*methods, *retest.paragraphs, *(judged.methods if judged else ())),
         references=tuple(dict.fromkeys((*study.references, *(judged.references if judged else ())))),
         provenance=Provenance(
             version=__version__,

@@ -17,7 +17,7 @@ from cordqa.cord.slice_rows import slice_measurements, summarise_slices
 from cordqa.errors import CordqaError, InputError
 from cordqa.io.bids_index import BidsFile, BidsIndex
 from cordqa.io.bids_labels import Role, UserFiles, find_user_files
-from cordqa.io.volumes import read_volume
+from cordqa.io.volumes import orientation_notices, read_volume
 from cordqa.records import Measurement, Status, Verdict, Volume
 from cordqa.workflow.cord_records import CordImage, Levels, Mask, Unit, lay_like
 from cordqa.workflow.cord_review import LEFT_SLICE, slice_exclusions
@@ -55,6 +55,8 @@ def open_image(file: BidsFile, unit: Unit) -> Volume:
     """
     volume = read_volume(file.path, source=file.relative)
     unit.used.add(file.relative)
+    for notice in orientation_notices(file.path, source=file.relative):
+        unit.note(notice.code, notice.message, make_contrast(file), notice.severity)
     if volume.data.ndim == 4 and volume.data.shape[3] == 1:
         return Volume(data=volume.data[..., 0], affine=volume.affine, source=volume.source)
     if volume.data.ndim != 3:
@@ -84,6 +86,8 @@ def analyse_image(
         unit.fail(contrast, "cord", error, sources)
         return None
     unit.done(contrast, "cord", _mask_words(mask, table), sources)
+    if mask.engine == "user" and (gap := _gap(table)):
+        unit.note("cord.mask-gap", f"the cord mask is in pieces: {gap} of it hold nothing", contrast)
     levels = own_levels(index, user, volume, table, contrast, unit)
     image = CordImage(
         file=file,
@@ -146,6 +150,17 @@ def _mask_words(mask: Mask, table: SliceTable) -> str:
     measured = int(np.isfinite(table.values["CSA"]).sum())
     who = f"mask of the user ({mask.source})" if mask.source else mask.method
     return f"{measured} slices measured; {who}"
+
+
+def _gap(table: SliceTable) -> str:
+    """Name the slices between the ends of a mask in which it is empty; no words where there are none."""
+    held = table.slices[np.asarray(table.n_voxels) > 0]
+    if held.size == 0:
+        return ""
+    empty = np.setdiff1d(np.arange(held.min(), held.max() + 1), held)
+    if empty.size == 0:
+        return ""
+    return f"{empty.size} slices between slice {empty.min()} and slice {empty.max()}"
 
 
 # -- levels ------------------------------------------------------------------------------------------
@@ -273,7 +288,11 @@ def _median_without(values: NDArray[np.float64], at: int, reach: int) -> float:
 def leave_out_slices(image: CordImage, marks: Mapping[str, str], unit: Unit) -> CordImage:
     """Take the values of slices that a reviewer marked out of an image; each is named in ``unit``."""
     table = image.table
-    found = {n: why for n, why in slice_exclusions(marks, image.file).items() if n in table.slices}
+    marked = slice_exclusions(marks, image.file)
+    found = {n: why for n, why in marked.items() if n in table.slices}
+    if missed := ", ".join(slice_label(n) for n in sorted(marked) if n not in found):
+        message = f"a reviewer marked slices in which no cord was measured: {missed}; check their numbers"
+        unit.note("cord.mark-unknown", message, image.label)
     if not found:
         return image
     for number, why in found.items():

@@ -175,7 +175,7 @@ def read_reference(path: Path) -> NormativeTable:
         }
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(str(part) for part in first["loc"]) or "file"
         raise UnreadableFileError(
             f"is no reference file of cordqa: {place}: {first['msg']}", where=path.name, todo=todo
         ) from error

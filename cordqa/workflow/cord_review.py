@@ -115,6 +115,8 @@ def read_review(path: Path | None) -> tuple[Mark, ...]:
 
 
 def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise ConfigError("does not exist", where="exclude-from", found=printable(str(path), limit=120))
     if not path.is_dir():
         return [path]
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".yaml", ".yml") and p.is_file())

@@ -51,8 +51,8 @@ __all__ = ["SusceptibilityMaps", "analyse_susceptibility", "measure_echo_image",
 Mask = NDArray[np.bool_]
 
 _STEP = "susceptibility"
-#: Realisations of the noise; an error from this many is itself known to 1 / sqrt(2 n), a fifth.
-_DRAWS = 12
+#: Realisations of the noise; an error from this many is itself known to 1 / sqrt(2 n), three tenths.
+_DRAWS = 6
 _HALF = 0.5
 #: From fewer slices the field above and below is largely unknown.
 _FEW_SLICES = 16
@@ -232,13 +232,11 @@ def _map(
 ) -> tuple[SusceptibilityMapping, str]:
     cord = np.asarray(np.nan_to_num(image.mask.volume.data) > _HALF)
     canal, words = _canal(index, echoes, image, unit), "the cord mask, widened to the canal"
-    settings = MappingSettings(
-        chain=ChainSettings(probes=_DRAWS), slice_axis=_SLICE_AXIS, reference_name="whole mask"
-    )
+    mapping = MappingSettings(chain=ChainSettings(probes=_DRAWS), slice_axis=_SLICE_AXIS)
     if canal is None:
-        return map_susceptibility(scan, cord_mask=cord, settings=settings), words
+        return map_susceptibility(scan, cord_mask=cord, settings=mapping), words
     # A cord that reaches beyond the user's canal is cord all the same.
-    found = map_susceptibility(scan, mask=canal | cord, settings=settings)
+    found = map_susceptibility(scan, mask=canal | cord, settings=mapping)
     return found, "the canal mask of the user"
 
 
@@ -276,6 +274,10 @@ def _tell(index: BidsIndex, echoes: EchoSet, found: SusceptibilityMapping, scan:
         unit.note("susceptibility.warning", text, echoes.name)
     for text in found.maps.notices:
         unit.note("susceptibility.note", text, echoes.name, Severity.INFO)
+    said = (*found.maps.notices, *(attached.warnings if attached else ()))
+    if any(" --" in text for text in said):
+        text = "options that these remarks name are those of 'cordqa fit qsm'"
+        unit.note("susceptibility.options", text, echoes.name, Severity.INFO)
     misfit = [f"{value:.2f}" for value in found.quality["misfit_by_echo"]]
     if misfit:
         text = f"misfit of the phase by echo, in units of noise: {', '.join(misfit)} (1 is noise alone)"

@@ -33,6 +33,8 @@ _PHASE = ("phase", "imag")
 _WITHIN = ("echo", "part")
 #: Echo times beyond this are no seconds.
 _LONGEST_S = 0.25
+#: Half a turn, with room for the rounding of integers.
+_TURN = 1.001 * math.pi
 _WORDS = {
     "mag": "magnitude",
     "phase": "phase",
@@ -215,8 +217,17 @@ def read_scan(index: BidsIndex, echoes: EchoSet, unit: Unit, magnitude: Volume |
         echo_times_s=times,
         affine=phase.affine,
         field_strength_t=_field_strength(index, files[0]),
+        phase_range=None if parts else _range(index, files[0], phase),
         parts=parts,
     )
+
+
+def _range(index: BidsIndex, file: BidsFile, phase: Volume) -> tuple[float, float] | None:
+    """Range of a turn where the sidecar says that the phase is in rad; found out otherwise."""
+    largest = float(np.nanmax(np.abs(phase.data))) if np.isfinite(phase.data).any() else math.inf
+    # A sidecar that says rad beside other numbers is wrong: then the numbers decide.
+    said = str(index.sidecar(file).get("Units", "")).lower() in ("rad", "radian", "radians")
+    return (-math.pi, math.pi) if said and largest <= _TURN else None
 
 
 def _check_partners(echoes: EchoSet, first: str, second: str) -> None:

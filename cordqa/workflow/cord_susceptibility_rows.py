@@ -207,16 +207,12 @@ def _contrast(rows: list[Measurement], task: _Task, box: VoxelBox, errors: _Erro
                 value=grey.value - white.value,
                 standard_uncertainty=error,
                 uncertainty_method=how,
-                n_voxels=_least(grey.n_voxels, white.n_voxels),
+                n_voxels=min(grey.n_voxels, white.n_voxels),
                 coverage=min(grey.coverage, white.coverage),
                 flags=tuple(dict.fromkeys((*grey.flags, *white.flags))),
             )
         )
     return found
-
-
-def _least(first: int | None, second: int | None) -> int | None:
-    return None if first is None or second is None else min(first, second)
 
 
 def _placed(row: Measurement, task: _Task, quantity: str, method: str) -> Measurement:

@@ -178,6 +178,7 @@ def _maps(
             )
             aligned[role] = found.volume
             shifts.append(_note_alignment(found, role, fixed_role, unit, name))
+    _check_signals(aligned, image, unit, name)
     pair = check_mt_pair(settings["on"], settings["off"])
     note_pair(pair, unit, name)
     flags = {"MTR": mismatch_flags(pair)}
@@ -211,6 +212,32 @@ def _maps(
         signals=tuple(aligned[role] for role in ("on", "off", "T1w") if role in aligned),
         model=model,
     )
+
+
+def _check_signals(aligned: Mapping[str, Volume], image: CordImage, unit: Unit, name: str) -> None:
+    """Refuse images that cannot be a protocol; doubt those whose names seem exchanged.
+
+    Raises
+    ------
+    InputError
+        If an image shows nothing where the cord lies, or two images are one.
+    """
+    cord = np.asarray(image.mask.volume.data) > 0.5
+    inside = {role: np.asarray(volume.data)[cord] for role, volume in aligned.items()}
+    for role, values in inside.items():
+        if not (np.isfinite(values) & (values > 0)).any():
+            raise InputError(
+                f"{_WORDS[role]} shows no signal where the cord lies",
+                where=aligned[role].source,
+                todo="check that the images belong together and cover the same place",
+            )
+    if np.array_equal(inside["on"], inside["off"]):
+        raise InputError(
+            "MT-on and MT-off hold the same values", todo="check that each is the image its name says"
+        )
+    if np.nanmedian(inside["on"]) > np.nanmedian(inside["off"]):
+        text = "MT-on is brighter than MT-off in the cord: check that the two are not exchanged"
+        unit.note("mt.order", text, name)
 
 
 def _note_alignment(found: Alignment, role: str, fixed_role: str, unit: Unit, name: str) -> str:
