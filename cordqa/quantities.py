@@ -144,6 +144,18 @@ _ALL = (
     ),
     Quantity("FA", "FA", "1", 0.0, 1.0, "ratio", "Fractional anisotropy."),
     Quantity("muFA", "muFA", "1", 0.0, 1.0, "ratio", "Microscopic fractional anisotropy."),
+    Quantity(
+        "muFA_lower", "muFA, lower limit", "1", 0.0, 1.0, "ratio", "Lower limit of the 95 % interval of muFA."
+    ),
+    Quantity(
+        "muFA_upper",
+        "muFA, upper limit",
+        "1",
+        0.0,
+        10.0,
+        "ratio",
+        "Upper limit of the 95 % interval of muFA.",
+    ),
     Quantity("MD", "MD", "um2/s", 1.0, 4_000.0, "ratio", "Mean diffusivity."),
     Quantity("AD", "AD", "um2/s", 1.0, 5_000.0, "ratio", "Axial diffusivity."),
     Quantity("RD", "RD", "um2/s", 1.0, 4_000.0, "ratio", "Radial diffusivity."),
@@ -184,6 +196,43 @@ _ALL = (
     Quantity("NDI", "NDI", "1", 0.0, 1.0, "ratio", "Neurite density index of NODDI."),
     Quantity("ODI", "ODI", "1", 0.0, 1.0, "ratio", "Orientation dispersion index of NODDI."),
     Quantity("FWF", "FWF", "1", 0.0, 1.0, "ratio", "Free water fraction of NODDI."),
+    Quantity(
+        "MWF",
+        "Myelin water fraction",
+        "%",
+        0.0,
+        60.0,
+        "ratio",
+        "Share of water with a T2 as short as that between the layers of myelin.",
+    ),
+    Quantity(
+        "MWF_mcDESPOT",
+        "Myelin water fraction (two pools)",
+        "%",
+        0.0,
+        40.0,
+        "ratio",
+        "Share of the faster of two exchanging waters, from spoiled and balanced gradient echoes.",
+    ),
+    Quantity(
+        "MVF", "Myelin volume fraction", "%", 0.0, 60.0, "ratio", "Volume of myelin, by a stated calibration."
+    ),
+    Quantity(
+        "MVF_model",
+        "Myelin volume (model)",
+        "%",
+        0.0,
+        60.0,
+        "ratio",
+        "Volume of myelin by a model of compartments with assumed T1, T2 and PD.",
+    ),
+    Quantity(
+        "AVF", "Axon volume fraction", "%", 0.0, 100.0, "ratio", "Volume of axons without their myelin."
+    ),
+    Quantity("g_ratio", "g-ratio", "1", 0.3, 1.0, "ratio", "Inner over outer diameter of myelinated axons."),
+    Quantity("T1wT2w", "T1w/T2w", "1", 0.0, 10.0, "ratio", "Ratio of a T1- to a T2-weighted image."),
+    Quantity("T2IE", "T2 of tissue water", "ms", 20.0, 300.0, "ratio", "Geometric mean T2 of tissue water."),
+    Quantity("volume", "Volume", "mm3", 1.0, 3e6, "ratio", "Volume of a region or tissue."),
     Quantity("MTR", "MTR", "%", 0.0, 100.0, "ratio", "Magnetization transfer ratio."),
     Quantity("MTsat", "MTsat", "%", -1.0, 15.0, "ratio", "Magnetization transfer saturation."),
     Quantity(

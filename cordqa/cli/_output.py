@@ -17,12 +17,13 @@ def progress(message: str) -> None:
 
 
 def exit_status(result: Result) -> int:
-    """Return 1 where work failed or nothing could be judged, 3 where a check failed, else 0."""
-    if result.count(State.FAILED):
-        return 1
+    """Return 3 where a check failed, 1 where work failed or nothing could be judged, else 0.
+
+    A check that failed is known to have failed, whatever could not be read beside it.
+    """
     if result.status is Status.FAIL:
         return 3
-    return 1 if result.status is Status.NOT_EVALUATED else 0
+    return 1 if result.count(State.FAILED) or result.status is Status.NOT_EVALUATED else 0
 
 
 def finish(result: Result, out: Path, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ Nothing is opened but ``.bidsignore`` and ``participants.tsv``; sidecars are rea
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -221,6 +222,9 @@ class BidsIndex:
 def index_dataset(root: Path, *, derivatives: Sequence[Path] = (), max_files: int = MAX_FILES) -> BidsIndex:
     """Index a BIDS dataset and its derivatives.
 
+    Results of cordqa below ``derivatives/`` are no masks of the user: they are passed over unless
+    their folder is named in ``derivatives``.
+
     Parameters
     ----------
     root : Path
@@ -242,7 +246,10 @@ def index_dataset(root: Path, *, derivatives: Sequence[Path] = (), max_files: in
     walk.dataset(root, "")
     inner = root / "derivatives"
     for folder in _pipelines(inner):
-        walk.dataset(folder, "derivatives" if folder == inner else folder.name)
+        if _is_own_output(folder):
+            walk.ignore_output(folder.relative_to(root).as_posix())
+        else:
+            walk.dataset(folder, "derivatives" if folder == inner else folder.name)
     for folder in derivatives:
         check_folder(folder)
         walk.dataset(folder, folder.name)
@@ -270,8 +277,13 @@ class _Walk:
         seen: set[tuple[int, int]] = set()
         for entry in self._list(root, ""):
             if entry.name.startswith("sub-") and self._is_folder(entry):
-                if self._is_new(entry, seen):
+                if "_" in entry.name:
+                    self._pass_over("labels of participants are letters and digits alone", entry.name)
+                elif self._is_new(entry, seen):
+                    before = len(self.files), sum(map(len, self.passed_over.values()))
                     self._subject(root, entry.name, derivative)
+                    if before == (len(self.files), sum(map(len, self.passed_over.values()))):
+                        self._pass_over("folders of participants without any file", entry.name)
             elif entry.name.endswith(_INHERITED) and entry.name not in _NOT_INHERITED:
                 self._file(root, entry, "", "", "", derivative)
 
@@ -366,6 +378,10 @@ class _Walk:
         seen.add(key)
         return True
 
+    def ignore_output(self, relative: str) -> None:
+        """Pass over results of cordqa: taken for masks of the user they would answer the next run."""
+        self._pass_over("results of cordqa are ignored as masks (name the folder to use them)", relative)
+
     def _pass_over(self, why: str, relative: str) -> None:
         self.passed_over[why].append(relative)
 
@@ -389,6 +405,17 @@ def _pipelines(folder: Path) -> list[Path]:
         return []
     found = [folder / name for name in names if not name.startswith("sub-")]
     return [folder, *found] if any(name.startswith("sub-") for name in names) else found
+
+
+def _is_own_output(folder: Path) -> bool:
+    """Tell whether cordqa wrote a folder of derivatives, by its description."""
+    try:
+        content = json.loads(read_small(folder / "dataset_description.json", limit=_MAX_SIDECAR_BYTES))
+    except (InputError, ValueError, RecursionError):
+        return False
+    makers = content.get("GeneratedBy") if isinstance(content, dict) else None
+    first = makers[0] if isinstance(makers, list) and makers else None
+    return isinstance(first, dict) and first.get("Name") == "cordqa"
 
 
 def _read_ignore(root: Path) -> Ignore:

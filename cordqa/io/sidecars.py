@@ -152,7 +152,9 @@ def index_headers(folder: Path) -> BidsIndex | None:
     files = [
         _plain_file(folder, name)
         for name in walk_folder(folder, limits=DEFAULT_LIMITS).files
-        if name.lower().endswith(_READ) and name.rpartition("/")[2] not in _NO_SERIES
+        if name.lower().endswith(_READ)
+        and name.rpartition("/")[2] not in _NO_SERIES
+        and not name.startswith("derivatives/")
     ]
     if not any(file.is_image or file.extension == ".json" for file in files):
         return None
@@ -211,12 +213,17 @@ def _series_files(files: Sequence[BidsFile]) -> dict[str, BidsFile]:
             if stem not in found or file.is_image:
                 found[stem] = file
     # Above the folders of a participant's images, a sidecar speaks for them.
-    sorted_in = {file.subject for file in found.values() if file.datatype and file.subject}
+    sorted_in = {file.subject for file in found.values() if file.subject and _in_its_folder(file)}
     return {
         stem: file
         for stem, file in found.items()
         if file.datatype or file.is_image or file.subject not in sorted_in
     }
+
+
+def _in_its_folder(file: BidsFile) -> bool:
+    """Whether a file lies in ``anat``, ``dwi``; in a flat folder nothing lies above anything."""
+    return bool(file.datatype) and PurePosixPath(file.relative).parent.name == file.datatype
 
 
 class _Reader:

@@ -100,6 +100,7 @@ def _unusable(rule: GradientRule, facts: GradientFacts | None, units_guard: bool
         FindingStatus.UNIT_SUSPECT if suspect else FindingStatus.NOT_CHECKABLE,
         "gradients",
         f"the gradient table cannot be used: {facts.problem or 'it is empty'}",
+        observed=", ".join(facts.sources) or "gradient files",
         todo="correct the gradient files, or convert the scan again",
     )
 

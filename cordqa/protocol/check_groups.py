@@ -28,6 +28,8 @@ from cordqa.records import Entities, Severity
 __all__ = ["check_constraints", "same_version"]
 
 _SHOWN = 6
+#: So many sessions of one software version are named, more are counted.
+_NAMED = 3
 Judge = Callable[[Constraint, Sequence[Placed]], Iterator[Verdict]]
 
 
@@ -96,9 +98,15 @@ def _judge_equal(constraint: Constraint, group: Sequence[Placed]) -> Iterator[Ve
 def _judge_equal_field(constraint: Constraint, group: Sequence[Placed], field: str) -> Verdict:
     pairs = [(one, one.series.parameters.get(field)) for one in group]
     unusable = [one for one, value in pairs if not _usable(value)]
-    if unusable:
+    values = [(one, value) for one, value in pairs if value is not None and _usable(value)]
+    found = _compare(constraint, field, values) if values else None
+    # Scans that differ do so whatever is not known of the others; that they agree would be a guess.
+    if unusable and (found is None or not found.status.is_deviation):
         return _missing_value(constraint, field, unusable)
-    values = [(one, value) for one, value in pairs if value is not None]
+    return found or _missing_value(constraint, field, group)
+
+
+def _compare(constraint: Constraint, field: str, values: Sequence[tuple[Placed, ObservedValue]]) -> Verdict:
     shown = "; ".join(f"{name}: {text}" for name, text in _by_series(values))
     spec = find_field(field)
     if spec is not None and spec.kind is FieldKind.NUMBER:
@@ -157,12 +165,12 @@ def _judge_ratio(constraint: Constraint, group: Sequence[Placed]) -> Iterator[Ve
         return
     for field in constraint.fields:
         above, below = ([one.series.parameters.get(field) for one in part] for part in (first, second))
-        if not all(_usable(value) for value in (*above, *below)):
-            unusable = [one for one in group if not _usable(one.series.parameters.get(field))]
-            yield _missing_value(constraint, field, unusable)
-            continue
-        tops, bottoms = ([_as_number(value) for value in part] for part in (above, below))
-        yield _judge_ratio_field(constraint, field, tops, bottoms)
+        unusable = [one for one in group if not _usable(one.series.parameters.get(field))]
+        tops, bottoms = ([_as_number(v) for v in part if _usable(v)] for part in (above, below))
+        found = _judge_ratio_field(constraint, field, tops, bottoms) if tops and bottoms else None
+        if found is None or (unusable and not found.status.is_deviation):
+            found = _missing_value(constraint, field, unusable)
+        yield found
 
 
 def _judge_ratio_field(
@@ -212,10 +220,18 @@ def same_version(text: str) -> str:
 
 
 def _version_text(members: Sequence[Placed]) -> str:
-    sessions = {one.series.session_key for one in members}
+    sessions = {one.series.session_key: one.series.entities for one in members}
+    few = [_session_words(entities) for _, entities in sorted(sessions.items())]
+    named = f" in {', '.join(few)}" if len(few) <= _NAMED and all(few) else ""
     dates = sorted(one.series.entities.acquired[:10] for one in members if one.series.entities.acquired)
     since = f", {dates[0]} to {dates[-1]}" if dates else ""
-    return f"{members[0].series.software} ({len(sessions)} session{'' if len(sessions) == 1 else 's'}{since})"
+    count = f"{len(sessions)} session{'' if len(sessions) == 1 else 's'}"
+    return f"{members[0].series.software} ({count}{since}){named}"
+
+
+def _session_words(entities: Entities) -> str:
+    names = {"sub": entities.subject, "ses": entities.session}
+    return " ".join(f"{key}-{value}" for key, value in names.items() if value)
 
 
 def _judge_scaling(constraint: Constraint, group: Sequence[Placed]) -> Iterator[Verdict]:

@@ -114,11 +114,13 @@ def _is_same(value: float | str | bool, allowed: float | str) -> bool:
 def _judge(placed: Placed, field: str, rules: Sequence[ParameterRule]) -> Verdict:
     series = placed.series
     rule = choose_rule(rules, vendor=series.vendor, model=series.model)
+    observed = _find_value(series, field)
+    if observed is not None and observed.problem is Problem.NOT_NUMERIC:
+        return _not_numeric(rule or rules[0], observed)  # of any scanner: no rule makes it a number
     if not series.vendor and any(one.vendor for one in rules):
         return _unknown_vendor(placed, field)
     if rule is None:
         return _no_rule(placed, field, rules)
-    observed = _find_value(series, field)
     if observed is None:
         return _absent(series, rule)
     if observed.problem is Problem.CONTRADICTION:
@@ -183,7 +185,8 @@ def _outside(placed: Placed, rule: ParameterRule, observed: ObservedValue) -> Ve
                 rule,
                 FindingStatus.UNIT_SUSPECT,
                 f"{label} is recorded as {shown}, which looks like {unit}; asked for is {rule.limit.text}",
-                f"write it in {spec.unit or 'the unit of BIDS'}; other fields may have the same mistake",
+                f"it looks like {unit}: write it in {spec.unit or 'the unit of BIDS'}; other fields may have "
+                "the same mistake",
                 observed,
             )
     return _verdict(
@@ -243,7 +246,7 @@ def _unknown_vendor(placed: Placed, field: str) -> Verdict:
     return Verdict(
         status=FindingStatus.NOT_CHECKABLE,
         field=field,
-        rule=f"{placed.rule.id}.{field}",
+        rule=f"{placed.rule.id}.{field}.vendor",
         severity=Severity.WARNING,
         sentence=f"{label_of(field)} depends on the vendor, which is not recorded",
         todo="add Manufacturer to the sidecar",

@@ -191,6 +191,5 @@ def _presence(rule: SeriesRule, *, present: bool) -> Verdict:
         field="series",
         rule=f"{rule.id}.required",
         sentence=f"{rule.title} was scanned" if present else f"{rule.title} is missing",
-        why=rule.why,
         todo="" if present else "scan it, or look whether its files are named otherwise",
     )

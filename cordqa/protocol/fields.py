@@ -286,6 +286,8 @@ def _text_of(raw: Any) -> str:
 
 
 def _shown(raw: Any) -> str:
+    if raw is None or isinstance(raw, bool):
+        return {None: "null", True: "true", False: "false"}[raw]
     try:
         text = repr(raw)
     except ValueError:  # an integer of thousands of digits

@@ -2,7 +2,8 @@
 
 A stored value ``PV`` becomes the displayed ``DV = PV * RS + RI`` and the comparable
 ``FP = DV / (RS * SS)``, with rescale slope RS and scale slope SS (Chenevert et al. 2014,
-doi:10.1593/tlo.13811).  Images of one ratio must be FP, or have the same RS.
+doi:10.1593/tlo.13811).  So DV = FP * RS * SS: images of one ratio must be FP, or displayed with the
+same product of both slopes, or stored with the same SS.
 
 dcm2niix writes FP unless told otherwise (``UsePhilipsFloatNotDisplayScaling``), but before
 v1.0.20210317 it wrote real-world values, which ignore SS, where the header gave them
@@ -58,23 +59,38 @@ def judge_scaling(series: Sequence[ObservedSeries], *, rel_tol: float = 0.0) -> 
     recorded = [name for name in (_SCALE, _WORLD, _RESCALE) if any(name in one.parameters for one in series)]
     if not recorded:
         return _unknown() if any(one.vendor == "Philips" for one in series) else None
-    partial = [name for name in recorded if any(_slope(one, name) is None for one in series)]
-    differing = [name for name in recorded if name not in partial and not _same(series, name, rel_tol)]
+    differing = [name for name in recorded if not _same([_slope(one, name) for one in series], rel_tol)]
     if all(_is_precise(one) for one in series):
         return _undone(series) if _SCALE in differing else _equal(series, _SCALE)
-    if all(_flag(one) is False for one in series) and _RESCALE not in partial:
-        return _wrong(series, _RESCALE) if _RESCALE in differing else _equal(series, _RESCALE)
-    if partial:
-        return _incomplete(series, partial[0])
+    if {_flag(one) for one in series} >= {True, False}:
+        return _mixed(series)
+    if all(_flag(one) is False for one in series):
+        return _judge_displayed(series, rel_tol)
     return _judge_unknown_conversion(series, recorded, differing)
+
+
+def _judge_displayed(series: Sequence[ObservedSeries], rel_tol: float) -> Outcome:
+    """Judge displayed values, DV = FP * RS * SS."""
+    missing = [name for name in (_RESCALE, _SCALE) if any(_slope(one, name) is None for one in series)]
+    if missing:
+        return _incomplete(series, missing[0])
+    pairs = [(_slope(one, _RESCALE), _slope(one, _SCALE)) for one in series]
+    products = [None if a is None or b is None else a * b for a, b in pairs]
+    if _same(products, rel_tol):
+        return _equal(series, _RESCALE)
+    slopes = [_slope(one, _RESCALE) for one in series]
+    return _wrong(series, _SCALE if _same(slopes, rel_tol) else _RESCALE)
 
 
 def _judge_unknown_conversion(
     series: Sequence[ObservedSeries], recorded: Sequence[str], differing: Sequence[str]
 ) -> Outcome:
     """Judge where it is not known which values the images hold."""
+    partial = [name for name in recorded if any(_slope(one, name) is None for one in series)]
     if not differing:
-        return _equal(series, recorded[0])
+        # Only where the scale slope is known to be the same does it not matter what was converted.
+        known = _SCALE in recorded and not partial
+        return _equal(series, _SCALE) if known else _incomplete(series, partial[0] if partial else _SCALE)
     if all(_is_raw(one) for one in series):
         return _not_converted(series, differing[0])
     if differing == [_RESCALE] and _SCALE in recorded:
@@ -130,11 +146,24 @@ def _wrong(series: Sequence[ObservedSeries], name: str) -> Outcome:
     )
 
 
+def _mixed(series: Sequence[ObservedSeries]) -> Outcome:
+    name = "UsePhilipsFloatNotDisplayScaling"
+    words = [f"{'precise' if _flag(one) else 'displayed'} values in {_stem(one)}" for one in series]
+    return Outcome(
+        status=FindingStatus.CONSTRAINT,
+        field=name,
+        sentence=f"some of the series were converted to precise values, others to displayed ones: "
+        f"{', '.join(words)}; a ratio of these images is wrong",
+        observed=", ".join(words),
+        todo=_CONVERT,
+    )
+
+
 def _incomplete(series: Sequence[ObservedSeries], name: str) -> Outcome:
     return Outcome(
         status=FindingStatus.NOT_CHECKABLE,
         field=name,
-        sentence=f"the scaling is recorded for some of the series only: {_shown(series, name)}",
+        sentence=f"the scaling is not fully recorded: {_shown(series, name)}",
         todo=_CONVERT,
     )
 
@@ -148,12 +177,12 @@ def _unknown() -> Outcome:
     )
 
 
-def _same(series: Sequence[ObservedSeries], name: str, rel_tol: float) -> bool:
-    slopes = [_slope(one, name) for one in series]
+def _same(slopes: Sequence[float | None], rel_tol: float) -> bool:
+    """Whether those slopes that are known are the same."""
     known = [slope for slope in slopes if slope is not None]
-    spread = max(known) - min(known)
+    spread = max(known, default=0.0) - min(known, default=0.0)
     # Sidecars print six digits.
-    return spread <= max(rel_tol, 1e-5) * max(abs(slope) for slope in known)
+    return not known or spread <= max(rel_tol, 1e-5) * max(abs(slope) for slope in known)
 
 
 def _slope(series: ObservedSeries, name: str) -> float | None:
@@ -186,6 +215,9 @@ def _shown(series: Sequence[ObservedSeries], name: str) -> str:
     words = []
     for one in series:
         slope = _slope(one, name)
-        stem = one.file.rsplit("/", 1)[-1].split(".", 1)[0]
-        words.append(f"{name} {'not recorded' if slope is None else format_number(slope)} in {stem}")
+        words.append(f"{name} {'not recorded' if slope is None else format_number(slope)} in {_stem(one)}")
     return ", ".join(words)
+
+
+def _stem(series: ObservedSeries) -> str:
+    return series.file.rsplit("/", 1)[-1].split(".", 1)[0]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
-from cordqa.protocol.fields import FIELDS, VENDORS, FieldKind
+from cordqa.protocol.fields import FIELDS, VENDORS, FieldKind, FieldSpec, format_number
 from cordqa.protocol.traps import TRAPS
 from cordqa.resources.schema import (
     Finite,
@@ -320,6 +320,32 @@ def _check_parameter(name: str, parameter: ParameterFile) -> None:
         tolerance = (limit.rel_tol, limit.abs_tol, parameter.rel_tol, parameter.abs_tol)
         if limit.is_number and spec.unit and not any(one is not None for one in tolerance):
             raise problem(f"{name}, {key}: a value in {spec.unit} needs rel_tol or abs_tol", name)
+        _check_share(f"{name}, {key}", limit.rel_tol, parameter.rel_tol)
+        _check_plausible(f"{name}, {key}", limit, spec)
+
+
+def _check_share(where: str, *tolerances: float | None) -> None:
+    """Refuse a tolerance that was meant in percent: with 500 % everything passes."""
+    for one in tolerances:
+        if one is not None and one > 1:
+            raise problem(f"{where}: rel_tol {one:g} is {100 * one:g} %; 0.05 is 5 %", "rel_tol")
+
+
+def _check_plausible(where: str, limit: LimitFile, spec: FieldSpec) -> None:
+    """Refuse what no scanner does: a time in milliseconds, an angle in radians."""
+    if spec.kind is not FieldKind.NUMBER or limit.one_of:
+        return
+    value = float(limit.value) if limit.is_number and limit.value is not None else None
+    low = value if value is not None else -math.inf if limit.min is None else limit.min
+    high = value if value is not None else math.inf if limit.max is None else limit.max
+    least, most = spec.plausible
+    if low <= most and high >= least:
+        return
+    wrong = low if low > most else high
+    units = [unit for factor, unit in spec.confusions if least <= wrong * factor <= most]
+    looks = f", and looks like {units[0]}" if units else ""
+    shown = f"{format_number(wrong)} {spec.unit}".strip()
+    raise problem(f"{where}: {shown} is what no scanner does{looks}", spec.name)
 
 
 def _fits(value: Any, kind: FieldKind) -> bool:
@@ -333,6 +359,7 @@ def _fits(value: Any, kind: FieldKind) -> bool:
 def _check_constraint(one: ConstraintFile) -> None:
     counts = {"equal": (1, None), "same-scaling": (2, None), "ratio": (2, 2), "values": (1, 1)}
     least, most = counts.get(one.kind, (0, None))
+    _check_share(one.kind, one.rel_tol)
     if len(one.series) < least or (most is not None and len(one.series) > most):
         raise problem(f"{one.kind} needs {least}{'' if most == least else ' or more'} series")
     if one.kind in ("equal", "ratio", "values") and not one.fields:

@@ -63,6 +63,11 @@ def test_a_file_that_cannot_be_read_is_one(clean: Path, tmp_path: Path) -> None:
     assert call("protocol", NAME, write_study(study, tmp_path / "data"), tmp_path / "out") == 1
 
 
+def test_a_broken_file_does_not_hide_a_deviation(tmp_path: Path) -> None:
+    study = simulate_protocol_study(deviations=["broken", "echo time"], n_participants=3)
+    assert call("protocol", NAME, write_study(study, tmp_path / "data"), tmp_path / "out") == 3
+
+
 @pytest.mark.parametrize(
     "words",
     [

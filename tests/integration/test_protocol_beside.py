@@ -35,7 +35,7 @@ def test_nothing_happens_where_no_protocol_is_asked_for(tmp_path: Path) -> None:
     assert add_protocol(own, tmp_path / "absent", "") is own
 
 
-@pytest.mark.parametrize("own", [Status.PASS, Status.WARN, Status.FAIL])
+@pytest.mark.parametrize("own", [Status.PASS, Status.WARN, Status.FAIL, Status.NOT_EVALUATED])
 def test_values_of_scans_that_do_not_keep_the_protocol_are_no_pass(deviating: Path, own: Status) -> None:
     found = add_protocol(result(own), index_dataset(deviating), NAME)
     assert found.status is Status.FAIL
@@ -53,9 +53,11 @@ def test_a_kept_protocol_leaves_the_status_as_it_is(tmp_path: Path) -> None:
         assert found.status is own and len(found.verdicts) == 1
 
 
-def test_only_the_scans_of_the_session_count(deviating: Path) -> None:
+def test_only_the_scans_of_the_session_count_and_what_was_not_checked_is_no_pass(deviating: Path) -> None:
     found = add_protocol(result(), index_dataset(deviating), NAME, session="absent")
-    assert found.status is Status.PASS and found.verdicts[0].status is Status.NOT_EVALUATED
+    assert found.status is Status.WARN and found.verdicts[0].status is Status.NOT_EVALUATED
+    found = add_protocol(result(Status.FAIL), index_dataset(deviating), NAME, session="absent")
+    assert found.status is Status.FAIL
 
 
 def test_a_protocol_that_is_not_there_is_refused_before_any_work(deviating: Path, tmp_path: Path) -> None:

@@ -87,6 +87,9 @@ def add_protocol(
 
 
 def _worse(own: Status, protocol: Status) -> Status:
-    if Status.NOT_EVALUATED in (own, protocol):
-        return own
+    """Return the worse status; a protocol that could not be checked is no pass, one not kept a failure."""
+    if protocol is Status.NOT_EVALUATED:
+        return Status.WARN if own is Status.PASS else own
+    if own is Status.NOT_EVALUATED:
+        return protocol if protocol is Status.FAIL else own
     return min(own, protocol, key=_WORST.index)

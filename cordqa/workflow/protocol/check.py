@@ -40,7 +40,8 @@ def load_protocols(names: str | Path | Protocol) -> tuple[Protocol, ...]:
         return (names,)
     text = str(names)
     parts = [text] if Path(text).is_file() else [part.strip() for part in text.split(",") if part.strip()]
-    return tuple(load_protocol(part) for part in parts or [text])
+    loaded = {(one.id, one.path): one for one in map(load_protocol, parts or [text])}
+    return tuple(loaded.values())  # a name and its alias are one protocol
 
 
 def check_observed(series: Sequence[ObservedSeries], protocols: Sequence[Protocol]) -> ProtocolCheck:

@@ -9,11 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cordqa.errors import DefinitionError, InputError
+from cordqa.protocol.check_time import minutes
 from cordqa.protocol.check_values import choose_rule, is_within
 from cordqa.protocol.definition import load_protocol
 from cordqa.protocol.fields import FIELDS
 from cordqa.protocol.matching import find_rules
-from cordqa.protocol.records import GradientRule, Limit, ObservedSeries, ParameterRule, Protocol, SeriesRule
+from cordqa.protocol.records import (
+    Constraint,
+    GradientRule,
+    Limit,
+    ObservedSeries,
+    ParameterRule,
+    Protocol,
+    SeriesRule,
+)
 from cordqa.records import as_plain
 from cordqa.workflow.protocol.infer import Draft, DraftSeries, DraftShell, DraftValue, draft_protocol
 from cordqa.workflow.protocol.observe import observe_dataset
@@ -137,6 +146,38 @@ def _between(first: Protocol, second: Protocol) -> Iterator[Difference]:
             yield _row(name, "series", "", a.title, _ABSENT)
         elif b is not None:
             yield _row(name, "series", "", _ABSENT, b.title)
+    yield _row("session", "field strength", "", *(_strength_words(one) for one in (first, second)))
+    yield _row("session", "time budget", "", *(_budget_words(one) for one in (first, second)))
+    asked = [{one.id: _constraint_words(one) for one in side.constraints} for side in (first, second)]
+    for name in dict.fromkeys(name for side in asked for name in side):
+        yield _row("session", f"constraint {name}", "", *(side.get(name, _ABSENT) for side in asked))
+
+
+def _strength_words(protocol: Protocol) -> str:
+    return " or ".join(f"{one:g} T" for one in protocol.field_strength_T) or _ABSENT
+
+
+def _budget_words(protocol: Protocol) -> str:
+    budget = protocol.time_budget
+    return _ABSENT if budget is None else f"{minutes(budget.max_s)} ({budget.severity})"
+
+
+def _constraint_words(one: Constraint) -> str:
+    """Write what a constraint asks, so that two that read alike ask the same."""
+    bounds = [f"{one.low:g} to {one.high:g}"] if math.isfinite(one.low) or math.isfinite(one.high) else []
+    counted = one.min_count != 1 or one.max_count is not None
+    counts = [f"{one.min_count}{_most(one.max_count, one.min_count)} values"] if counted else []
+    ends = [
+        f"{word} {limit.text}"
+        for word, limit in (("first", one.first), ("last", one.last))
+        if limit is not None
+    ]
+    steps = ["even steps"] if one.even else []
+    slack = [f"within {100 * one.rel_tol:g} %"] if one.rel_tol else []
+    slack += [f"within {one.abs_tol:g}"] if one.abs_tol else []
+    parts = [", ".join(one.fields), "+".join(one.series), *bounds, *counts, *ends, *steps, *slack]
+    parts += [f"per {one.within}", str(one.severity)]
+    return "; ".join([str(one.kind), *(part for part in parts if part)])
 
 
 def _between_series(a: SeriesRule, b: SeriesRule) -> Iterator[Difference]:
@@ -262,7 +303,9 @@ def _judged(
     else:
         chosen = choose_rule(plain, vendor=vendor, model="")
         suiting = [chosen] if chosen is not None else [one for one in rules if one.vendor == vendor]
-    asked = "; ".join(_asked(one, several=len(suiting) > 1) for one in suiting) or _ABSENT
+    # The limit of one vendor is not that of all.
+    named = len(suiting) > 1 or (vendor == "any" and any(one.vendor for one in suiting))
+    asked = "; ".join(_asked(one, named=named) for one in suiting) or _ABSENT
     if value is None:
         return Difference(
             series=series, field=name, vendor=vendor, a=asked, b=_ABSENT, relation="only in A", unit=unit
@@ -275,8 +318,8 @@ def _judged(
     return Difference(series=series, field=name, vendor=vendor, a=asked, b=seen, relation=relation, unit=unit)
 
 
-def _asked(rule: ParameterRule, *, several: bool) -> str:
-    return f"{rule.vendor or 'any'}: {rule.limit.text}" if several else rule.limit.text
+def _asked(rule: ParameterRule, *, named: bool) -> str:
+    return f"{rule.vendor or 'any'}: {rule.limit.text}" if named else rule.limit.text
 
 
 def _value_words(found: DraftValue, unit: str) -> str:

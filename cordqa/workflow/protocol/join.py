@@ -92,17 +92,25 @@ def _merge(series: ObservedSeries, partner: SeriesHeader) -> ObservedSeries:
     parameters = dict(series.parameters)
     for name, raw in partner.values.items():
         found = observe_value(name, raw, partner)
-        own = parameters.get(name)
-        if own is None:
+        known = parameters.get(name)
+        if known is None:
             if name in FIELDS:
                 parameters[name] = found
-        elif _contradict(name, own, found):
-            note = f"the sidecar says {_words(own)}, the DICOM header says {_words(found)}"
-            parameters[name] = replace(own, value=None, problem=Problem.CONTRADICTION, note=note)
-    entities = series.entities
-    if not entities.acquired:
-        entities = replace(entities, acquired=partner.acquired)
-    return replace(series, parameters=parameters, entities=entities)
+        elif _contradict(name, known, found):
+            note = f"the sidecar says {_words(known)}, the DICOM header says {_words(found)}"
+            parameters[name] = replace(known, value=None, problem=Problem.CONTRADICTION, note=note)
+    own = series.entities
+    clash = bool(own.vendor and partner.vendor and own.vendor != partner.vendor)
+    problem = f"the sidecar says {own.vendor}, the DICOM header says {partner.vendor}" if clash else ""
+    entities = replace(
+        own,
+        acquired=own.acquired or partner.acquired,
+        vendor="" if clash else own.vendor or partner.vendor,
+        model="" if clash else own.model or partner.model,
+        software=own.software or partner.software,
+    )
+    problems = "; ".join(one for one in (series.problem, problem) if one)
+    return replace(series, parameters=parameters, entities=entities, problem=problems)
 
 
 def _contradict(name: str, first: ObservedValue, second: ObservedValue) -> bool:

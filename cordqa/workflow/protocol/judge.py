@@ -93,6 +93,12 @@ def wants_a_look(finding: Finding) -> bool:
     return finding.status is FindingStatus.NOT_CHECKABLE and wrong
 
 
+def _lacks_vendor(finding: Finding) -> bool:
+    """Tell whether a value is recorded, and only the vendor is not, on which its limit depends."""
+    vendor = finding.rule == f"{finding.series}.{finding.field}.vendor"
+    return vendor and finding.status is FindingStatus.NOT_CHECKABLE
+
+
 # Verdicts --------------------------------------------------------------------------------------
 
 
@@ -129,7 +135,7 @@ def _kind(finding: Finding) -> tuple[str, str, str, str, str]:
 
 def overall_status(result: ComplianceResult) -> Status:
     """Return the status of a result; a pass beside something that somebody must mend is a warning."""
-    if result.status is Status.PASS and any(wants_a_look(one) for one in result.findings):
+    if result.status is Status.PASS and any(wants_a_look(o) or _lacks_vendor(o) for o in result.findings):
         return Status.WARN
     return result.status
 

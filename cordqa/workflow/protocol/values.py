@@ -33,7 +33,7 @@ def observe_header(header: SeriesHeader, scanner: str = "") -> ObservedSeries:
         for name, raw in header.values.items()
         if name in FIELDS or isinstance(raw, (int, float, str))  # no protocol speaks of nested records
     }
-    derived = _transfer_state(header, values)
+    derived = {**_transfer_state(header, values), **_repetition_time(values)}
     return ObservedSeries(
         file=header.source,
         entities=Entities(
@@ -113,6 +113,18 @@ def _transfer_state(header: SeriesHeader, values: Mapping[str, ObservedValue]) -
     return {"MTState": ObservedValue(on, on, "", variant.origin, Problem.NONE, note)}
 
 
+def _repetition_time(values: Mapping[str, ObservedValue]) -> dict[str, ObservedValue]:
+    """Read the repetition time from the name that BIDS gives it for anatomical images.
+
+    With a preparation or an inversion the DICOM value may be the time between those, so there it
+    stays unknown.
+    """
+    found = values.get("RepetitionTimeExcitation")
+    if found is None or {"RepetitionTime", "RepetitionTimePreparation", "InversionTime"} & set(values):
+        return {}
+    return {"RepetitionTime": replace(found, note=found.note or "read from RepetitionTimeExcitation")}
+
+
 def _gradients(header: SeriesHeader) -> GradientFacts | None:
     paths = header.gradients
     if not paths:
@@ -122,12 +134,19 @@ def _gradients(header: SeriesHeader) -> GradientFacts | None:
     names = tuple(printable(path.name) for path in paths.given)
     shaped = paths.bdelta is not None or paths.btens is not None
     try:
-        checked = read_gradients(None, paths, allow_no_b0=True)
+        checked = read_gradients(None, paths, allow_no_b0=True, n_volumes=_n_volumes(header))
     except CordqaError as error:
         return GradientFacts(
             table=None, shape_stated=shaped, sources=names, problem=plain_error(error), code=error.code
         )
     return GradientFacts(table=checked.table, shape_stated=shaped, sources=names)
+
+
+def _n_volumes(header: SeriesHeader) -> int | None:
+    """Volumes of the image, where there is one: a scan that was cut short has fewer than its table."""
+    if header.origins.get("NumberOfVolumes") != "image":
+        return None
+    return int(header.values["NumberOfVolumes"])
 
 
 def plain_error(error: CordqaError) -> str:
