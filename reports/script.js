@@ -31,6 +31,13 @@
     return column;
   }
 
+  function foldedNote(parts) {
+    const node = make("details"), list = make("ul");
+    node.append(make("summary", parts[0] + "; " + (parts.length - 1) + " more"), list);
+    for (const part of parts.slice(1)) list.append(make("li", part));
+    return node;
+  }
+
   function rowNode(columns, names, index) {
     const row = make("tr");
     if (names[index]) row.dataset.n = names[index];
@@ -42,6 +49,8 @@
         const badge = make("span", "", "badge " + (looks[text] || "none"));
         badge.append(icon(looks[text] || "none"), text);
         cell.append(badge);
+      } else if (column.kind === "note" && text.length > 160 && text.includes("; ")) {
+        cell.append(foldedNote(text.split("; ")));
       } else {
         cell.textContent = text;
       }

@@ -276,7 +276,9 @@ def _request(model: FitModel, given: dict[str, Any]) -> FitRequest:
         for one in model.options
         if (value := given[f"option_{one.id}"]) is not None
     }
-    files = {name: given.get(f"gradient_{name}") for name in ("bval", "bvec", "bdelta", "btens", "mrtrix")}
+    files: dict[str, Any] = {
+        name: given.get(f"gradient_{name}") for name in ("bval", "bvec", "bdelta", "btens", "mrtrix")
+    }
     return FitRequest(
         model=model,
         images=images,

@@ -92,6 +92,9 @@ class Attachments:
         Plain data by file name without extension; written as JSON.
     methods : tuple of str
         Paragraphs for the methods text.
+    vectors : mapping of str to ndarray, voxel shape and three components
+        Unit vectors along the axes of the image array, such as the main direction of diffusion; they
+        are written and not measured.
     warnings : tuple of str
         Notices that a reader must not overlook.
     figures : tuple of Figure
@@ -136,6 +139,11 @@ class FittedMaps:
         A sentence, and the voxels whose values are kept but doubtful for that reason.
     notices : tuple of str
         What holds for the whole fit: an assumption, a model limit, a shell that was left out.
+    vectors : mapping of str to ndarray, voxel shape and three components
+        Unit vectors along the axes of the image array, such as the main direction of diffusion; they
+        are written and not measured.
+    warnings : tuple of str
+        Those of the notices that a reader must not overlook.
     attached : Attachments, optional
         Only of models that see the whole volume at once.
     """
@@ -147,7 +155,9 @@ class FittedMaps:
     reasons: Reasons
     own_reasons: Mapping[str, Reasons] = field(default_factory=dict)
     flags: Mapping[str, Mask] = field(default_factory=dict)
+    vectors: Mapping[str, Array] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     attached: Attachments | None = None
 
     def reason_of(self, name: str) -> Reasons:

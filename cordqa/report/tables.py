@@ -16,6 +16,8 @@ __all__ = ["Cell", "Column", "Table", "embed_json"]
 
 #: Rows written into the page; the script shows the others on demand.
 ROWS_SHOWN = 200
+#: A note of more characters and several parts is folded.
+_LONG_NOTE = 160
 #: Rows that travel with the page; beyond this a page is the wrong place for a table.
 ROWS_EMBEDDED = 20_000
 
@@ -47,6 +49,12 @@ class Cell:
     text: str
     kind: str
     label: str
+
+    @property
+    def parts(self) -> list[str]:
+        """Parts of a note that is too long to stand open in a row; empty otherwise (as in ``script.js``)."""
+        parts = self.text.split("; ") if self.kind == "note" and len(self.text) > _LONG_NOTE else []
+        return parts if len(parts) > 1 else []
 
 
 @dataclass(frozen=True, slots=True)

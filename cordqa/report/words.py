@@ -33,6 +33,7 @@ MINUS = "−"
 NARROW_SPACE = "\u202f"
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _UNITS = {"1": "", "um2/s": "µm²/s", "mm2": "mm²", "mm3": "mm³", "mm2/s": "mm²/s", "degC": "°C"}
+_UNITS |= {"um4/ms2": "µm⁴/ms²", "um2/ms": "µm²/ms"}
 _WORDS = {
     str(Status.PASS): "Pass",
     str(Status.WARN): "Warning",

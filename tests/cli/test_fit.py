@@ -19,6 +19,9 @@ from cordqa.errors import CordqaError, FitError
 from cordqa.io.results import read_result
 from cordqa.models.maps import FittedMaps, Reasons
 from cordqa.records import State, Status
+from cordqa.workflow.fit.chunks import fit_voxels
+from cordqa.workflow.fit.inputs import read_inputs
+from cordqa.workflow.fit.models._diffusion import rotations
 from cordqa.workflow.fit.registry import FitModel, ImageRole, Option, Setting, find_model, list_models
 from cordqa.workflow.fit.run import run_fit
 
@@ -178,7 +181,7 @@ def test_mask_and_holes_are_told_apart(t1):
     assert row["region"] == "mask"
     assert row["n_voxels"] == "5"
     assert float(row["coverage"]) == pytest.approx(5 / 8)
-    assert "1 voxels without a value: no signal" in row["flags"]
+    assert "1 voxel without a value: no signal" in row["flags"]
 
 
 def test_regions_have_values_uncertainty_and_counts(t1):
@@ -563,6 +566,138 @@ def test_gradients_of_another_series_are_refused(dwi, capsys):
     np.savetxt(dwi.request.gradients.bval, values[None, :-1])
     assert run(dwi.list()) == 2
     assert "volumes" in said(capsys)
+
+
+def test_what_the_refusals_of_a_table_name_settles_them(dwi, capsys):
+    """Another unit, lengths that mean something, and no b = 0: each error names an option that works."""
+    files, truth = dwi.request.gradients, dwi.model.example().truth["MD"]
+    b, vectors = np.loadtxt(files.bval), np.loadtxt(files.bvec)
+    cases = (
+        (b / 1000, vectors, "--b-unit", "ms/um2"),
+        (b * 4, vectors / 2, "--lengths", "scale-b"),
+        (b, vectors * 0.9, "--lengths", "normalise"),
+        (np.where(b == 0, 120.0, b), vectors + np.where(b == 0, [[0], [0], [1.0]], 0), "--b0-limit", "120"),
+    )
+    for values, directions, option, word in cases:
+        np.savetxt(files.bval, values[None], fmt="%.10g")
+        np.savetxt(files.bvec, directions, fmt="%.10g")
+        if option != "--b0-limit":
+            assert run(dwi.list()) == 2
+            assert option in said(capsys)
+        assert run(dwi.list(option, word, "--redo")) == 0
+        capsys.readouterr()
+        if option != "--b0-limit":
+            np.testing.assert_allclose(load(dwi.out / "dwi_MD.nii.gz"), truth, rtol=1e-4)
+        command = read_result(dwi.out).provenance.command
+        assert f"{option} {word}" in command and "--bval FILE" in command
+
+
+@pytest.mark.parametrize("model", ["dti", "dki"])
+def test_a_slice_that_lost_signal_is_named(tmp_path, model):
+    record = find_model(model)
+    request = request_of(record, tmp_path / "in")
+    path = request.images["dwi"][0]
+    data = np.tile(load(path), (3, 3, 1, 1))
+    save(path, data)
+    assert not [n for n in run_fit(request, tmp_path / "a").notices if "do not fit" in n.message]
+    data[:, :, 1, 12] *= 0.4
+    save(path, data)
+    result = run_fit(request, tmp_path / "b")
+    (notice,) = [n for n in result.notices if "do not fit" in n.message]
+    assert "volume 13" in notice.message and notice.message.startswith("1 of ")
+    assert result.status is Status.WARN
+    if model == "dti":
+        robust = run_fit(replace(request, options={"estimator": "robust"}), tmp_path / "c")
+        assert not [n for n in robust.notices if "do not fit" in n.message]
+
+
+def test_the_main_direction_is_written(dwi):
+    assert run(dwi.list()) == 0
+    directions = load(dwi.out / "dwi_V1.nii.gz")
+    assert directions.shape == (3, 2, 2, 3)
+    turn = rotations(12).reshape(3, 2, 2, 3, 3)
+    np.testing.assert_allclose(np.abs((directions * turn[..., 0]).sum(axis=-1)), 1, atol=1e-6)
+    assert "axes of the image array" in json.loads((dwi.out / "dwi_V1.json").read_text())["Description"]
+
+
+def test_images_cut_off_at_the_largest_integer_are_named(dwi):
+    path = dwi.request.images["dwi"][0]
+    save(path, np.minimum(np.round(60 * load(path)), 32767), dtype=np.int16)
+    result = run_fit(dwi.request, dwi.out)
+    (notice,) = [n for n in result.notices if n.code == "fit.saturated"]
+    assert "32767" in notice.message and result.status is Status.WARN
+    save(path, np.round(20 * load(path) / 60), dtype=np.int16)
+    assert not [n for n in run_fit(dwi.request, dwi.out).notices if n.code == "fit.saturated"]
+
+
+def test_without_a_mask_values_say_that_air_is_in_them(dwi):
+    result = run_fit(dwi.request, dwi.out)
+    assert "air is included" in result.summary
+    assert all("no mask was given, so air is included" in one.flags for one in result.measurements)
+    mask = save(dwi.out.parent / "m.nii.gz", np.ones((3, 2, 2)))
+    result = run_fit(replace(dwi.request, mask=mask), dwi.out)
+    assert "air" not in result.summary and not any("air" in " ".join(m.flags) for m in result.measurements)
+
+
+def test_pictures_of_indices_share_one_range(dwi):
+    figures = {f.name: f.caption for f in run_fit(dwi.request, dwi.out).figures}
+    assert figures["map-FA"].startswith("Black is 0 or no value, white is 1.")
+    assert "µm²/s" in figures["map-MD"] and "e+" not in figures["map-AD"]
+    assert sum("stripes" in caption for caption in figures.values()) == 1
+
+
+def test_the_shapes_beside_a_named_bval_are_not_forgotten(tmp_path):
+    """Planar encodings have directions too, and would pass for linear ones."""
+    model = find_model("ufa")
+    request = request_of(model, tmp_path / "in")
+    files = request.gradients
+    named = replace(files, bdelta=None)
+    result = run_fit(replace(request, gradients=named), tmp_path / "out")
+    assert "x.bdelta" in result.provenance.input_hashes
+    elsewhere = tmp_path / "other"
+    elsewhere.mkdir()
+    bval = elsewhere / "y.bval"
+    bval.write_bytes(files.bval.read_bytes())
+    with pytest.raises(CordqaError):  # nothing tells the shapes of this table
+        run_fit(replace(request, gradients=replace(named, bval=bval)), tmp_path / "b")
+
+
+def test_one_lost_volume_does_not_hide_the_level_of_b0(tmp_path):
+    model = find_model("ufa")
+    request = request_of(model, tmp_path / "in")
+    path = request.images["dwi"][0]
+    table = model.example().gradients
+    data = np.tile(load(path), (3, 3, 3, 1))
+    data = data + np.random.default_rng(0).normal(0, 5, data.shape)
+    data[..., table.is_b0] *= 1.05
+    data[..., np.flatnonzero(table.b_values_s_mm2 == 1400)[0]] = np.nan
+    save(path, data)
+    result = run_fit(request, tmp_path / "out")
+    assert any("b = 0 volumes were left out" in n.message for n in result.notices)
+
+
+def test_no_option_brings_back_weighted_volumes_alone(dwi, capsys):
+    files = dwi.request.gradients
+    b, vectors = np.loadtxt(files.bval), np.loadtxt(files.bvec)
+    vectors[2, b == 0] = 1
+    np.savetxt(files.bval, np.where(b == 0, b.max(), b)[None], fmt="%.10g")
+    np.savetxt(files.bvec, vectors, fmt="%.10g")
+    assert run(dwi.list()) == 2
+    assert "--b0-limit" in said(capsys)
+    assert run(dwi.list("--b0-limit", "5000")) == 2
+
+
+def test_holes_in_a_noise_map_cost_their_voxels_only(tmp_path):
+    """A whole chunk of a volume may lie outside the body, where a noise map is zero."""
+    for name, options, lost in (("ufa", {}, 0), ("dki", {"rician": True}, 8)):
+        model = find_model(name)
+        request = request_of(model, tmp_path / name, options={**model.example().options, **options})
+        noise = np.full((3, 2, 2), 2.0)
+        noise[:2] = 0
+        path = save(tmp_path / f"{name}.nii.gz", noise)
+        data = read_inputs(replace(request, noise_map=path, noise_sd=None)).data
+        maps = fit_voxels(model, data, chunk_voxels=4)
+        assert int((~maps.reasons.ok).sum()) == lost
 
 
 def test_series_in_several_files_is_one(tmp_path):

@@ -259,6 +259,17 @@ def test_the_table_says_what_the_record_says():
     assert table.sources == [fixtures.CERTIFICATE, fixtures.RULES]
 
 
+def test_long_notes_of_several_parts_are_folded():
+    result = fixtures.phantom_result()
+    parts = [f"{n} voxels: a reason of some length that is said of many a map" for n in range(5)]
+    flagged = replace(result.measurements[0], flags=tuple(parts))
+    html = render_report(replace(result, measurements=(flagged, *result.measurements[1:])))
+    assert f'<td class="note"><details><summary>{parts[0]}; 4 more</summary><ul>' in html
+    assert all(f"<li>{part}</li>" in html for part in parts[1:])
+    short = render_report(replace(result, measurements=(replace(flagged, flags=("short", "note")),)))
+    assert '<td class="note">short; note</td>' in short
+
+
 def test_page_and_embedded_data_agree(phantom):
     table = max(phantom.tables(), key=lambda one: len(one["names"]))
     values = next(column for column in table["columns"] if column["label"] == "Value")

@@ -29,7 +29,7 @@ from cordqa.models.diffusion.gradient_shells import DEFAULT_B0_LIMIT, find_b0_li
 from cordqa.models.diffusion.gradients import GradientTable
 from cordqa.records import Notice, Severity
 
-__all__ = ["BUnit", "CheckedTable", "Norms", "check_gradients", "orient_directions"]
+__all__ = ["BUnit", "CheckedTable", "Norms", "check_b_unit", "check_gradients", "orient_directions"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -131,6 +131,25 @@ def check_gradients(
     directions = directions_to_array_axes(_unit(given), frame, affine)
     table = GradientTable(b_values_s_mm2=b, directions=directions, b_delta=delta, b0_limit_s_mm2=limit)
     return CheckedTable(table, notices)
+
+
+def check_b_unit(largest: float) -> None:
+    """Refuse a table, built by hand, whose largest b-value cannot be in s/mm2.
+
+    Raises
+    ------
+    BUnitError
+        If it cannot be.
+    """
+    if _LOWEST_MAXIMUM <= largest <= _HIGHEST_MAXIMUM:
+        return
+    unit = "ms/um2" if 0 < largest < _LOWEST_MAXIMUM else "s/m2" if largest > 0 else ""
+    raise BUnitError(
+        "the b-values are not in s/mm2" if unit else "no volume has diffusion weighting",
+        found=f"a largest b-value of {largest:g}" + (f", as in {unit}" if unit else ""),
+        expected=f"between {_LOWEST_MAXIMUM:g} and {_HIGHEST_MAXIMUM:g} s/mm2",
+        todo="convert them to s/mm2" if unit else "",
+    )
 
 
 def orient_directions(
@@ -250,7 +269,9 @@ def _check_b(b: Array, unit: BUnit | None) -> tuple[Array, tuple[Notice, ...]]:
         if unit is None
         else f"a largest one of {b.max():g} {unit}, that is {largest:g} s/mm2",
         expected=f"between {_LOWEST_MAXIMUM:g} and {_HIGHEST_MAXIMUM:g} s/mm2",
-        todo=f"correct the file, or say that the unit is {looks}" if unit is None else "name the right unit",
+        todo=f"correct the file, or say that the unit is {looks} (--b-unit)"
+        if unit is None
+        else "name the right unit",
     )
 
 
@@ -302,7 +323,7 @@ def _check_norms(
         found=f"{found}{hint}",
         expected=f"1 within {NORM_TOLERANCE:g}",
         todo="say whether b is to be multiplied by the squared length (some scanners hide shells in it) "
-        "or the lengths are to be ignored",
+        "or the lengths are to be ignored (--lengths)",
     )
 
 

@@ -154,7 +154,7 @@ def find_b0_limit(b_values_s_mm2: ArrayLike, *, allow_none: bool = False) -> tup
             "signal and diffusivity cannot be told apart",
             found=f"b-values from {b[0]:g} to {b[-1]:g} s/mm2" if b.size else "no volumes",
             expected=f"some volumes at or below {DEFAULT_B0_LIMIT:g} s/mm2",
-            todo="give the b = 0 volumes as well, or name the limit of b = 0",
+            todo="give the b = 0 volumes as well, or name the limit of b = 0 (--b0-limit)",
         )
     message = (
         f"no volume without diffusion weighting: the lowest b-value is {b[0]:g} s/mm2, and the "

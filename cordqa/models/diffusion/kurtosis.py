@@ -111,7 +111,7 @@ def fit_kurtosis(
     noise_sd : array_like, scalar or voxel shape, optional
         Noise standard deviation per channel in signal units, for ``rician`` and for the flag of AK.
         By default ``estimate_noise_sd`` of the series for the first, the voxel's own residuals for
-        the other.  A voxel of a Rician fit whose noise is not above zero has no value.
+        the other.  A voxel of a Rician fit whose noise is not above zero, or NaN, has no value.
     mask : array_like, voxel shape, optional
         Voxels to fit; by default all.
     uncertainty : {'analytic', 'bootstrap', 'none'}
@@ -183,7 +183,8 @@ def _noise_of_voxels(
         )
     inside = np.broadcast_to(given, series.shape).reshape(-1)
     known = (inside > 0) & np.isfinite(inside)
-    if series.rows.size and not known[series.rows].any():
+    nowhere = bool(given.ndim) and bool(np.isnan(inside[series.rows]).all())
+    if series.rows.size and not known[series.rows].any() and not nowhere:
         raise InputError(
             "the noise standard deviation has to be positive",
             found=f"{inside[series.rows][0]:g}",

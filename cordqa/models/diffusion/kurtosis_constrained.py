@@ -46,7 +46,7 @@ _NEWTON_STEPS, _MARGIN = 6, 1e-6
 #: Longest step of that search: about the distance of two directions of the lattice.
 _LONGEST_TURN = 0.15
 #: Valleys of V that are searched, and the angle within which two starts lie in one.
-_BASINS, _BASIN_DEG = 4, 25.0
+_BASINS, _BASIN_DEG = 6, 15.0
 _SOLVER_ITERATIONS = 500
 _RIDGE = 1e-13
 #: Coefficients of V(n) = 1.
@@ -184,18 +184,21 @@ def lowest_values(fourth: Array) -> Array:
     for _ in range(_BASINS):
         start = values.argmin(axis=1)
         n, lowest = lattice[start], values.min(axis=1)
+        share = np.ones(len(fourth))
         for _ in range(_NEWTON_STEPS):
-            trial = _newton_step(full, n)
+            trial = _newton_step(full, n, share)
             value = (fourth_order(trial) * fourth).sum(axis=1)
             down = value < lowest
             n, lowest = np.where(down[:, None], trial, n), np.where(down, value, lowest)
+            # A step across the valley is not taken, and must not be tried again.
+            share = np.where(down, 1.0, share / 4)
         best = np.minimum(best, lowest)
         values[near[start]] = np.inf
     return best
 
 
-def _newton_step(full: Array, n: Array) -> Array:
-    """One step towards a stationary point of V on the sphere, in the plane that touches it at n."""
+def _newton_step(full: Array, n: Array, share: Array) -> Array:
+    """A share of a step towards a stationary point of V on the sphere, in the plane that touches it at n."""
     second = contract(contract(full, n), n)
     slope = contract(second, n)
     # The smallest component of n is farthest from being parallel to it.
@@ -216,7 +219,7 @@ def _newton_step(full: Array, n: Array) -> Array:
     least = 1e-3 * (np.abs(middle) + half) + np.finfo(float).tiny
     along = -(p * cos + q * sin) / np.maximum(np.abs(middle + half), least)
     across = -(q * cos - p * sin) / np.maximum(np.abs(middle - half), least)
-    size = np.maximum(np.hypot(along, across) / _LONGEST_TURN, 1.0)
+    size = np.maximum(np.hypot(along, across) / _LONGEST_TURN, 1.0) / share
     move_first = (along * cos - across * sin) / size
     move_other = (along * sin + across * cos) / size
     moved = n + move_first[:, None] * first + move_other[:, None] * other

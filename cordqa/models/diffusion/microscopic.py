@@ -30,7 +30,13 @@ from cordqa.models.diffusion.powder import (
     repair_samples,
 )
 from cordqa.models.diffusion.powder_checks import check_noise_sd, check_signals
-from cordqa.models.diffusion.shell_choice import choose_shells, describe_sampling, judge_b0, reduce_kept
+from cordqa.models.diffusion.shell_choice import (
+    B0_LEFT_OUT,
+    choose_shells,
+    describe_sampling,
+    judge_b0,
+    reduce_kept,
+)
 from cordqa.models.maps import FittedMaps, Reasons
 
 __all__ = ["B0Use", "MicroscopicModel", "fit_microscopic_anisotropy"]
@@ -121,7 +127,7 @@ def fit_microscopic_anisotropy(
     shape = array.shape[:-1]
     flat = array.reshape(-1, len(table))
     noise = check_noise_sd(noise_sd, shape)
-    shells, notices = choose_shells(find_shells(table))
+    shells, left_out = choose_shells(find_shells(table))
     shells, about_b0 = _settle_b0(flat, shells, noise, b0)
     estimator = tensor_estimator(table, shells) if order_parameter else None
     solver = _solver(model, table, shells)
@@ -136,15 +142,17 @@ def fit_microscopic_anisotropy(
         for start in range(0, max(len(flat), 1), _BLOCK)
     ]
     fit, state, tensor = _joined(blocks, estimator is not None, _most_weighting(model, shells))
-    notices += about_b0 + describe_sampling(shells) + _about_model(model, estimator, order_parameter)
-    return derive_maps(
+    sampling = describe_sampling(shells)
+    maps = derive_maps(
         fit,
         state,
         model=_MODELS[model],
         shape=shape,
         tensor=tensor,
-        notices=notices,
+        notices=left_out + about_b0 + sampling + _about_model(model, estimator, order_parameter),
     )
+    b0_left_out = tuple(text for text in about_b0 if text.startswith(B0_LEFT_OUT))
+    return replace(maps, warnings=left_out + b0_left_out + sampling)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -188,8 +188,8 @@ def average_shells(
     lost : ndarray of int, shape (k, v), optional
         Number of replaced samples, which carry no information; default none.
     noise_sd : ndarray, shape (v,), optional
-        Standard deviation of the noise of one sample.  Without it, it is estimated from the
-        scatter of repeated volumes and of well sampled shells.
+        Standard deviation of the noise of one sample.  Without it, or where it is NaN, it is
+        estimated from the scatter of repeated volumes and of well sampled shells.
 
     Returns
     -------
@@ -312,7 +312,11 @@ def _noise(
 ) -> tuple[Array, Array]:
     """Noise of one sample and its degrees of freedom, from clean scatter where there is enough."""
     if noise_sd is not None:
-        return noise_sd, np.full(noise_sd.shape, np.inf)
+        given = np.isfinite(noise_sd)
+        if given.all():
+            return noise_sd, np.full(noise_sd.shape, np.inf)
+        noise, total = _noise(means, squares, freedom, shells, None)
+        return np.where(given, noise_sd, noise), np.where(given, np.inf, total)
     known = np.isfinite(squares)
     squares, freedom = np.where(known, squares, 0.0), np.where(known, freedom, 0)
     noise, total = _pooled(squares, freedom, shells)

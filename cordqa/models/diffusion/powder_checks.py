@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cordqa.errors import InputError
-from cordqa.models.diffusion.gradient_checks import NORM_TOLERANCE
+from cordqa.models.diffusion.gradient_checks import NORM_TOLERANCE, check_b_unit
 from cordqa.models.diffusion.gradient_errors import (
     BTensorError,
-    BUnitError,
     BValueError,
     DirectionNormError,
     GradientLengthError,
@@ -23,8 +22,6 @@ __all__ = ["SHAPE_TOLERANCE", "check_noise_sd", "check_signals", "check_table"]
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-#: A largest b below this (s/mm2) is taken for ms/um2, above the other for s/m2.
-_LOWEST_MAXIMUM, _HIGHEST_MAXIMUM = 20.0, 1e5
 #: An encoding with |b_delta| up to this counts as spherical.
 SHAPE_TOLERANCE = 0.05
 
@@ -57,10 +54,12 @@ def check_signals(signals: ArrayLike, table: GradientTable) -> NDArray[Any]:
 def check_noise_sd(noise_sd: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
     """Return the noise of every voxel, flattened; ``None`` where none is given.
 
+    A voxel whose noise is not a positive number is NaN: not known, as outside the body in many maps.
+
     Raises
     ------
     InputError
-        If it is not positive, or not of the voxel shape.
+        If numbers are there and none is positive, or it is not of the voxel shape.
     """
     if noise_sd is None:
         return None
@@ -71,9 +70,11 @@ def check_noise_sd(noise_sd: ArrayLike | None, shape: tuple[int, ...]) -> Array 
         raise InputError(
             "the noise map does not fit the signals", found=f"shape {noise.shape}", expected=f"{shape}"
         ) from error
-    if (noise <= 0).any():
-        raise InputError("the noise standard deviation must be positive", found=f"{np.nanmin(noise):g}")
-    return np.asarray(noise.reshape(-1))
+    known = np.isfinite(noise) & (noise > 0)
+    nowhere = np.ndim(noise_sd) > 0 and bool(np.isnan(noise).all())
+    if noise.size and not known.any() and not nowhere:
+        raise InputError("the noise standard deviation must be positive", found=f"{noise.reshape(-1)[0]:g}")
+    return np.where(known, noise, np.nan).reshape(-1)
 
 
 def check_table(table: GradientTable) -> None:
@@ -95,7 +96,7 @@ def check_table(table: GradientTable) -> None:
         )
     bad = ~np.isfinite(b) | (b < 0) | ~np.isfinite(n).all(axis=1)
     _refuse(BValueError, "b-values or directions are negative or no number", bad, b)
-    _check_unit(float(b.max()))
+    check_b_unit(float(b.max()))
     weighted = ~table.is_b0
     wrong = weighted & ~((shape >= -0.5 - 1e-6) & (shape <= 1 + 1e-6))
     _refuse(BTensorError, "b_delta must lie from -0.5 (planar) to 1 (linear)", wrong, shape)
@@ -111,14 +112,3 @@ def _refuse(error: type[InputError], what: str, wrong: Mask, values: Array) -> N
         raise error(
             what, found=f"{count} of {wrong.size}, the first at volume {first + 1} ({values[first]:g})"
         )
-
-
-def _check_unit(largest: float) -> None:
-    if _LOWEST_MAXIMUM <= largest <= _HIGHEST_MAXIMUM:
-        return
-    unit = "ms/um2" if 0 < largest < _LOWEST_MAXIMUM else "s/m2" if largest > 0 else ""
-    raise BUnitError(
-        "the b-values are not in s/mm2" if unit else "no volume has diffusion weighting",
-        found=f"a largest b-value of {largest:g}" + (f", as in {unit}" if unit else ""),
-        todo="convert them to s/mm2" if unit else "",
-    )

@@ -178,7 +178,7 @@ class Store:
             everywhere = self.undefined.setdefault(name, {})
             everywhere.setdefault(text, np.zeros(len(self.codes), dtype=bool))[rows] |= where
 
-    def result(self, model: str, notices: tuple[str, ...]) -> DiffusionFit:
+    def result(self, model: str, notices: tuple[str, ...], warnings: tuple[str, ...] = ()) -> DiffusionFit:
         """Give everything the voxel shape."""
         shape, volumes = self.series.shape, self.used.shape[1]
         reasons = Reasons(codes=self.codes.reshape(shape), texts=REASON_TEXTS)
@@ -196,7 +196,9 @@ class Store:
             reasons=reasons,
             own_reasons=own,
             flags={k: v.reshape(shape) for k, v in self.flags.items()},
+            vectors={"V1": self.direction.reshape(*shape, 3)},
             notices=notices,
+            warnings=warnings,
         )
         return DiffusionFit(
             maps=maps,

@@ -15,9 +15,16 @@ from numpy.typing import NDArray
 
 from cordqa.errors import InputError
 from cordqa.models.diffusion.cumulant import cumulant_design, fit_cumulant
-from cordqa.models.diffusion.powder import PowderShell, average_shells
+from cordqa.models.diffusion.powder import PowderShell, average_shells, repair_samples
 
-__all__ = ["choose_shells", "describe_sampling", "judge_b0", "reduce_kept", "why_unsupported"]
+__all__ = [
+    "B0_LEFT_OUT",
+    "choose_shells",
+    "describe_sampling",
+    "judge_b0",
+    "reduce_kept",
+    "why_unsupported",
+]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -40,6 +47,7 @@ _B0_VOXELS = 4096
 #: in which they must.
 _B0_CLEAR, _B0_SHARE = 5.0, 0.1
 _UNKNOWNS = 4
+B0_LEFT_OUT = "the b = 0 volumes were left out"
 #: Spread of the b-values of a shell that is worth a word.
 _WIDEST = 0.1
 
@@ -127,7 +135,7 @@ def judge_b0(
         return True, ""
     side = "below" if mismatch < 0 else "above"
     return False, (
-        f"the b = 0 volumes were left out: they lie {100 * abs(mismatch):.1f} % {side} what the volumes"
+        f"{B0_LEFT_OUT}: they lie {100 * abs(mismatch):.1f} % {side} what the volumes"
         f" from b = {1e3 * lowest:.0f} s/mm2 up extrapolate to (median over voxels)"
     )
 
@@ -158,7 +166,7 @@ def _b0_mismatch(
 ) -> tuple[float, float, float]:
     """Median over voxels of ln(b = 0) less its extrapolation, its standard error, and that of the model."""
     step = max(1, len(signals) // _B0_VOXELS)
-    part = np.asarray(signals[::step], dtype=float)
+    part, _ = repair_samples(np.asarray(signals[::step], dtype=float), shells)
     averages = average_shells(part, shells, noise_sd=None if noise_sd is None else noise_sd[::step])
     number = next(i for i, shell in enumerate(shells) if shell.unweighted)
     rows = [i for i in range(len(shells)) if i != number]

@@ -113,7 +113,8 @@ def fit_tensor(
             continue
         fit, usable = _fit(store, usable, design, estimator)
         _store_block(store, usable, fit, uncertainty, n_draws, generator)
-    return store.result(_MODELS[estimator], _notices(table))
+    notices = _notices(table)
+    return store.result(_MODELS[estimator], notices, warnings=notices)
 
 
 def check_options(estimator: str, estimators: tuple[str, ...], uncertainty: str, n_draws: int) -> None:

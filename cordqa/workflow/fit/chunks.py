@@ -104,6 +104,7 @@ def _inside(maps: FittedMaps, mask: NDArray[np.bool_]) -> FittedMaps:
         reasons=replace(maps.reasons, codes=maps.reasons.codes[mask]),
         own_reasons={name: replace(one, codes=one.codes[mask]) for name, one in maps.own_reasons.items()},
         flags={text: array[mask] for text, array in maps.flags.items()},
+        vectors={name: array[mask] for name, array in maps.vectors.items()},
         attached=_attached(maps.attached, mask),
     )
 
@@ -182,6 +183,7 @@ def join_maps(parts: Sequence[FittedMaps]) -> FittedMaps:
         reasons=_join_reasons([part.reasons for part in parts]),
         own_reasons={name: _join_reasons([part.reason_of(name) for part in parts]) for name in sorted(own)},
         flags={text: np.concatenate([_flag_of(part, text) for part in parts]) for text in flags},
+        vectors={name: np.concatenate([part.vectors[name] for part in parts]) for name in first.vectors},
         notices=tuple(dict.fromkeys(text for part in parts for text in part.notices)),
         warnings=tuple(dict.fromkeys(text for part in parts for text in part.warnings)),
     )

@@ -24,6 +24,13 @@ _MAX_SLICES = 12
 _MAX_PIXELS = 480
 _MARGIN = 2
 _PERCENTILES = (1.0, 99.0)
+#: Indices that are compared between people and scanners: one range for all pictures.
+_FROM_ZERO_TO_ONE = frozenset({"FA", "KFA", "muFA", "muFA_lower", "muFA_upper", "OP", "NDI", "ODI", "FWF"})
+_POWERS = str.maketrans("234", "²³⁴")
+_ADVICE = (
+    " Look for structure that is not anatomy: stripes, edges of coils, holes. Left in the picture is the "
+    "person's right, or anterior in a sagittal slice."
+)
 #: Dots that stand for the values of a region: quantiles of equal share.
 _DOTS = 100
 _MAX_REGIONS = 10
@@ -32,15 +39,18 @@ _COARSE = 1.5
 
 
 def draw_maps(maps: FittedMaps, grid: Grid, mask: NDArray[np.bool_]) -> list[Figure]:
-    """Show slices of every map that holds a value."""
-    drawn = []
+    """Show slices of every map that holds a value; the first says how to look at all of them."""
+    drawn: list[Figure] = []
     for name, values in maps.values.items():
         if np.isfinite(values).any():
-            drawn.append(_mosaic(name, maps.units.get(name, ""), values, grid, mask))
+            unit = maps.units.get(name, "")
+            drawn.append(_mosaic(name, unit, values, grid, mask, advice="" if drawn else _ADVICE))
     return drawn
 
 
-def _mosaic(name: str, unit: str, values: Array, grid: Grid, mask: NDArray[np.bool_]) -> Figure:
+def _mosaic(
+    name: str, unit: str, values: Array, grid: Grid, mask: NDArray[np.bool_], *, advice: str
+) -> Figure:
     volume = Volume(data=spread(values.astype(np.float32), mask, np.nan), affine=grid.affine)
     tiles = _tiles(volume, mask)
     columns = math.ceil(math.sqrt(len(tiles)))
@@ -51,27 +61,31 @@ def _mosaic(name: str, unit: str, values: Array, grid: Grid, mask: NDArray[np.bo
         top, left = (n // columns) * tile.shape[0], (n % columns) * tile.shape[1]
         canvas[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
     low, high = _window(name, values)
-    shown = f"{unit} " if unit not in ("", "1") else ""
+    shown = "" if unit in ("", "1") else f" {unit.replace('um', 'µm').translate(_POWERS)}"
+    how = "" if name in _FROM_ZERO_TO_ONE else " (1st and 99th percentile, within what is plausible)"
     return figures.plate(
         f"map-{name}",
         _label(name),
         image=_grey(canvas, low, high),
         max_pixels=_MAX_PIXELS,
-        caption=f"{_label(name)}: black is {low:.3g} {shown}or no value, white is {high:.3g} {shown}"
-        "(1st and 99th percentile, within what is plausible). Look for structure that is not anatomy: "
-        "stripes, edges of coils, holes. Left in the picture is the person's right, or anterior in a "
-        "sagittal slice.",
+        caption=f"Black is {_number(low)}{shown} or no value, white is {_number(high)}{shown}{how}.{advice}",
         alt=f"{len(tiles)} slices of the map of {_label(name)}",
     )
 
 
 def _window(name: str, values: Array) -> tuple[float, float]:
     """Range of the picture: noise outside tissue must not take the contrast of tissue."""
+    if name in _FROM_ZERO_TO_ONE:
+        return 0.0, 1.0
     low, high = (float(v) for v in np.percentile(values[np.isfinite(values)], _PERCENTILES))
     known = find_quantity(name)
     if known is not None and max(low, known.low) < min(high, known.high):
         return max(low, known.low), min(high, known.high)
     return low, high
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _grey(canvas: Array, low: float, high: float) -> NDArray[np.uint8]:

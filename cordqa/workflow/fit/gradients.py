@@ -41,7 +41,7 @@ def encoding_files(files: GradientFiles, images: Sequence[ImageFile]) -> list[Gr
             GradientPaths(
                 bval=files.bval or found.bval,
                 bvec=files.bvec or found.bvec,
-                bdelta=files.bdelta or (found.bdelta if files.bval is None else None),
+                bdelta=files.bdelta or _shapes_beside(files.bval, found.bdelta),
             )
         ]
     missing = next((image for image, paths in zip(images, beside, strict=True) if not paths), None)
@@ -53,6 +53,17 @@ def encoding_files(files: GradientFiles, images: Sequence[ImageFile]) -> list[Gr
             todo="give --bval and --bvec, or --mrtrix, or --btens",
         )
     return beside
+
+
+def _shapes_beside(bval: Path | None, found: Path | None) -> Path | None:
+    """Shapes that belong to b-values that were named; else those beside the image.
+
+    Without them planar encodings, which have directions too, would pass for linear ones.
+    """
+    if bval is None:
+        return found
+    own = bval.with_name(bval.name.removesuffix(".bval") + ".bdelta")
+    return own if own != bval and own.is_file() else None
 
 
 def read_encoding(

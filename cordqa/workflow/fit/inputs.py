@@ -29,6 +29,8 @@ __all__ = ["Inputs", "read_inputs"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+#: Largest numbers of 8, 12 and 16 bits, and how many samples at one of them are no chance.
+_LARGEST_INTEGERS, _SATURATED = (255.0, 4095.0, 32767.0, 65535.0), 10
 #: Inside a mask of fractions.
 _HALF = 0.5
 
@@ -142,6 +144,7 @@ def _read_one(path: Path, role: ImageRole, reader: _Reader) -> NDArray[np.float3
             found=difference,
             todo="register and resample the images first",
         )
+    _note_saturation(data, path, reader)
     reader.files.append(
         ImageFile(path=path, role=role.id, count=data.shape[-1], sidecar=reader.sidecars.of(path))
     )
@@ -150,6 +153,22 @@ def _read_one(path: Path, role: ImageRole, reader: _Reader) -> NDArray[np.float3
     if reader.mask is not None:
         return np.asarray(data[reader.mask], dtype=np.float32)
     return np.ascontiguousarray(data, dtype=np.float32).reshape(-1, data.shape[-1])
+
+
+def _note_saturation(data: NDArray[np.float32], path: Path, reader: _Reader) -> None:
+    """Say where many samples stand at the largest number of an integer type: the rest was cut off."""
+    inside = data if reader.mask is None else data[reader.mask]
+    largest = float(np.nanmax(inside, initial=0.0))
+    if largest not in _LARGEST_INTEGERS:
+        return
+    count = int(np.count_nonzero(inside == largest))
+    if count >= _SATURATED:
+        reader.note(
+            f"{count} samples are exactly {largest:.0f}, the largest number of an integer type: the images "
+            "are probably cut off there",
+            "fit.saturated",
+            path.name,
+        )
 
 
 def _check_count(role: ImageRole, count: int, names: Sequence[str]) -> None:

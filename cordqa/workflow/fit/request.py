@@ -128,7 +128,11 @@ class FitRequest:
             "noise_map": self.noise_map.name if self.noise_map else "",
             "noise_sd": self.noise_sd,
             "gradients": [path.name if path else "" for path in gradients],
-            "gradient_reading": [table.b_unit or "", table.norms, table.b0_limit_s_mm2],
+            "gradient_reading": {
+                "b_unit": table.b_unit or "",
+                "lengths": table.norms,
+                "b0_limit_s_mm2": table.b0_limit_s_mm2,
+            },
             "regions": [path.name for path in self.regions],
             "region_statistic": self.region_statistic,
             "correlated_voxels": self.correlated_voxels,

@@ -23,6 +23,8 @@ from cordqa.workflow.fit.write import OUTSIDE
 __all__ = ["Summary", "describe_methods", "summarise"]
 
 Array = NDArray[np.float64]
+#: The region of a fit without a mask.
+ALL_VOXELS = "all voxels"
 #: A doubt that concerns more of the voxels than this is a warning.
 _MANY = 0.05
 #: A region of which less than this has a value is flagged.
@@ -56,7 +58,7 @@ def summarise(request: FitRequest, inputs: Inputs, maps: FittedMaps) -> Summary:
 def _whole(request: FitRequest, inputs: Inputs) -> Region:
     """All voxels that were to be fitted are a region, too."""
     index = np.flatnonzero(inputs.mask.reshape(-1))
-    name = "mask" if request.mask is not None else "all voxels"
+    name = "mask" if request.mask is not None else ALL_VOXELS
     return Region(name=name, index=index, weight=np.ones(index.size))
 
 
@@ -106,7 +108,7 @@ def _quantity(
         )
         if draws is not None:
             found[name] = _with_draws(found[name], _drawn(one, values, draws))
-        flags = _flags(quantity, one, maps, found[name])
+        flags = (*_no_mask(one, request), *_flags(quantity, one, maps, found[name]))
         summary.measurements.append(_row(quantity, unit, name, found[name], request, inputs, maps, flags))
         summary.statistics += _statistics(quantity, unit, name, found[name], taken[name].size)
     figure = draw_distribution(quantity, unit, taken, found)
@@ -136,13 +138,19 @@ def _with_draws(found: RegionValue, error: float) -> RegionValue:
     return replace(found, mean_error=error, median_error=factor * error)
 
 
+def _no_mask(one: _Voxels, request: FitRequest) -> tuple[str, ...]:
+    """Say of the region of all voxels that nothing kept the surroundings of the body out of it."""
+    whole = one.region.name == ALL_VOXELS and request.mask is None and not request.model.outlines
+    return ("no mask was given, so air is included",) if whole else ()
+
+
 def _flags(quantity: str, one: _Voxels, maps: FittedMaps, found: RegionValue) -> tuple[str, ...]:
     """Say why voxels have no value, and what is doubtful."""
-    said = [f"{count} voxels without a value: {why}" for why, count in _count(one, maps, quantity).items()]
+    said = [f"{_voxels(count)} without a value: {why}" for why, count in _count(one, maps, quantity).items()]
     for text, where in maps.flags.items():
         count = int((one.share(where) & np.isfinite(one.take(maps.values[quantity]))).sum())
         if count:
-            said.append(text if count == found.n_voxels else f"{count} voxels: {text}")
+            said.append(text if count == found.n_voxels else f"{_voxels(count)}: {text}")
     if math.isfinite(found.coverage) and found.coverage < _COVERED:
         said.append("less than half of the region has a value")
     known = find_quantity(quantity)
@@ -251,11 +259,16 @@ def _map_notices(request: FitRequest, maps: FittedMaps) -> list[Notice]:
     with_value = max(int(maps.reasons.ok.sum()), 1)
     for text, count in maps.flag_counts().items():
         severity = Severity.WARNING if count > _MANY * with_value else Severity.INFO
-        where = "all voxels" if count >= with_value else f"{count} voxels"
+        where = "all voxels" if count >= with_value else _voxels(count)
         notices.append(_notice(f"{where}: {text}", "fit.flag", severity))
     for text, count in maps.reasons.counts().items():
-        notices.append(_notice(f"{count} voxels have no value: {text}", "fit.no-value"))
+        has = "voxel has" if count == 1 else "voxels have"
+        notices.append(_notice(f"{count} {has} no value: {text}", "fit.no-value"))
     return notices + _implausible(maps)
+
+
+def _voxels(count: int) -> str:
+    return "1 voxel" if count == 1 else f"{count} voxels"
 
 
 def _notice(text: str, code: str, severity: Severity = Severity.INFO) -> Notice:
@@ -272,9 +285,9 @@ def _implausible(maps: FittedMaps) -> list[Notice]:
         count = int(((finite < known.low) | (finite > known.high)).sum())
         if count:
             unit = "" if known.unit == "1" else f" {known.unit}"
-            text = f"{count} voxels of {known.label} are outside {known.low:g} to {known.high:g}{unit}"
+            text = f"{_voxels(count)} of {known.label} outside {known.low:g} to {known.high:g}{unit}"
             severity = Severity.WARNING if count > _MANY * finite.size else Severity.INFO
-            notices.append(_notice(f"{text}; they are kept", "fit.implausible", severity))
+            notices.append(_notice(f"{text}; kept", "fit.implausible", severity))
     return notices
 
 

@@ -73,8 +73,8 @@ def output_prefix(images: Sequence[str]) -> str:
 
 
 def spread(values: NDArray[Any], mask: NDArray[np.bool_], fill: float) -> NDArray[Any]:
-    """Put the voxels of the mask back into the volume."""
-    full = np.full(mask.shape, fill, dtype=values.dtype)
+    """Put the voxels of the mask, numbers or vectors, back into the volume."""
+    full = np.full(mask.shape + values.shape[1:], fill, dtype=values.dtype)
     full[mask] = values
     return full
 
@@ -96,6 +96,7 @@ class MapWriter:
         """Names of all files that will be written."""
         images = [f"{self.prefix}{map_suffix(name)}" for name in self.maps.values]
         images += [f"{self.prefix}{map_suffix(name)}_se" for name in self.maps.standard_errors]
+        images += [f"{self.prefix}{map_suffix(name)}" for name in self.maps.vectors]
         tables = [self._desc("reason")] + [
             self._desc(f"{self._word(n)}Reason") for n in self.maps.own_reasons
         ]
@@ -116,6 +117,12 @@ class MapWriter:
             self._write_map(name, values)
         for name, values in self.maps.standard_errors.items():
             self._write_map(name, values, error=True)
+        for name, vectors in self.maps.vectors.items():
+            about = (
+                f"{name}: unit vectors along the axes of the image array (i, j, k); their sign means nothing"
+            )
+            single = spread(vectors.astype(np.float32), self.mask, np.nan)
+            self._put(f"{self.prefix}{map_suffix(name)}", single, about)
         self._write_reasons(self._desc("reason"), self.maps.reasons, "any map")
         for name, reasons in self.maps.own_reasons.items():
             self._write_reasons(self._desc(f"{self._word(name)}Reason"), reasons, name)

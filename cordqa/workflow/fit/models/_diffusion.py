@@ -61,8 +61,8 @@ def odd_slices(data: FitData) -> tuple[str, ...]:
     count, total = int(found.sum()), int(inside.any(axis=(0, 1)).sum()) * found.shape[1]
     return (
         f"{count} of {total} slices (planes of the third axis of the array) do not fit the other volumes of "
-        f"their shell and were not left out: volume {shown}. Their samples bias all maps; `cordqa cord` leaves "
-        "them out",
+        f"their shell and were not left out: volume {shown}. Their samples bias all maps; "
+        "cordqa cord leaves them out",
     )
 
 

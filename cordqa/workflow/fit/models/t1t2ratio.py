@@ -46,9 +46,14 @@ def _fit(data: FitData) -> FittedMaps:
     noise = None
     if data.noise_sd is not None:
         noise = tuple(abs(line.scale) * np.asarray(data.noise_sd) / field for line in lines)
+    # Landmarks may lie outside the mask; what counts as dark is judged inside.
+    first, second = (
+        np.where(data.mask, line(image / field), np.nan)
+        for line, image in zip(lines, (first, second), strict=True)
+    )
     found = compute_weighted_ratio(
-        lines[0](first / field),
-        lines[1](second / field),
+        first,
+        second,
         noise_sd=None if noise is None else (noise[0], noise[1]),
         words=words,
     )

@@ -18,13 +18,16 @@ __all__ = ["MODEL"]
 
 #: Voxels by which it is decided whether b = 0 belongs to the other volumes.
 _SAMPLE = 4000
+#: ... which have this share of their samples at least.
+_MOSTLY = 0.8
 
 
 def _prepare(data: FitData) -> FitData:
     """Decide once, for all voxels, whether the b = 0 volumes enter: chunks must not differ in it."""
     if data.text("b0") != "auto":
         return replace(data, state={"b0": data.text("b0")})
-    good = np.flatnonzero(np.all(np.nan_to_num(data.signal) > 0, axis=-1))
+    # Not only voxels without any bad sample: one bad volume would leave none.
+    good = np.flatnonzero((data.signal > 0).mean(axis=-1) > _MOSTLY)
     sample = data.rows(good[:: max(1, good.size // _SAMPLE)])
     quick = replace(sample, options={**sample.options, "model": "cumulant", "order_parameter": False})
     judged, used = _maps(quick, "auto"), _maps(quick, "use")

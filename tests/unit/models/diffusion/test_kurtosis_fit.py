@@ -19,9 +19,10 @@ from helpers_tensor import (
 from scipy.stats import t as student
 
 from cordqa.errors import ConfigError, InputError
-from cordqa.models.diffusion.design import kurtosis_design
+from cordqa.models.diffusion.design import fourth_order, kurtosis_design
 from cordqa.models.diffusion.gradients import GradientTable
 from cordqa.models.diffusion.kurtosis import fit_kurtosis
+from cordqa.models.diffusion.kurtosis_constrained import half_sphere_lattice, lowest_values
 from cordqa.models.diffusion.noise_from_residuals import estimate_noise_sd
 
 TABLE = shells(1000.0, 2500.0)
@@ -138,6 +139,16 @@ def test_the_constrained_fit_has_no_negative_kurtosis_in_any_direction(rician):
     text = "kurtosis is negative along some direction"
     assert text not in fit.maps.flag_counts()
     assert free.maps.flag_counts()[text] >= 40
+
+
+def test_the_lowest_of_many_valleys_is_found():
+    # Fits at their bounds come close to zero along many directions: the lowest of a lattice is not
+    # always in the deepest valley, and a step of Newton's method may leap across one.
+    first = "0.2537 1.5386 0.0663 0.2599 0.0488 -0.5888 -0.1374 0.0965 0.0692 0.1171 0.1061 -0.0182 0.1038"
+    second = "0.1074 0.275 1.4311 -0.0714 -0.055 0.1268 -0.1339 0.5657 0.2815 0.0623 0.1584 -0.1378 -0.0242"
+    fourth = np.array([f"{first} -0.0542 0.1124".split(), f"{second} -0.1489 -0.0365".split()], dtype=float)
+    dense = fourth @ fourth_order(half_sphere_lattice(20_000)).T
+    assert np.all(lowest_values(fourth) <= dense.min(axis=1) + 1e-6)
 
 
 def test_the_constrained_fit_solves_its_quadratic_problem():
@@ -319,6 +330,7 @@ def refused(match, table, **options):
 
 def test_schemes_that_cannot_support_kurtosis():
     refused("1 at about 1000.*at least 2", shells(1000.0, n=30))
+    refused("from 1000 to 1150.*230 s/mm2 or more apart", shells(1000.0, 1150.0))
     refused("14 distinct directions .*at least 15", shells(1000.0, 2500.0, n=14))
     refused("6 distinct directions", shells(1000.0, 2500.0, n=6))
     refused("shape", replace(TABLE, b_delta=np.where(np.arange(41) == 30, -0.5, 1.0)))
@@ -338,6 +350,12 @@ def test_lengths_noise_and_options():
         refused("has to be positive", TABLE, rician=True, noise_sd=bad)
     with pytest.raises(ConfigError, match="bootstrap"):
         fit_kurtosis(np.ones((2, 41)), TABLE, uncertainty="bootstrap")
+
+
+def test_a_noise_map_of_nothing_is_no_error_of_the_other_voxels():
+    # A piece of a volume that lies outside the body.
+    fit = fit_kurtosis(noisy("grey matter", 4, 71)[0], TABLE, rician=True, noise_sd=np.full(4, np.nan))
+    assert fit.maps.reasons.counts() == {"no noise standard deviation above zero": 4}
 
 
 def test_a_noise_map_may_be_empty_outside_the_mask():

@@ -291,6 +291,15 @@ def test_b0_volumes_of_another_level_are_found_and_left_out(factor):
         assert ("above" in said[0]) == (factor > 1)
 
 
+def test_one_lost_volume_does_not_hide_the_level_of_b0():
+    table = scheme(LOW_B)
+    data = magnitude(simulate(mixture(400, "white"), table), 40)
+    data[:, table.is_b0] *= 1.03
+    data[:, np.flatnonzero(table.b_values_s_mm2 == 1400)[0]] = np.nan
+    fit = fit_microscopic_anisotropy(data, table)
+    assert any("b = 0 volumes were left out" in notice for notice in fit.warnings)
+
+
 def test_without_a_low_shell_it_is_said_that_b0_cannot_be_judged(clean, table):
     fit = fit_microscopic_anisotropy(clean[:3], table)
     assert any("could not be tested" in notice for notice in fit.notices)
@@ -354,6 +363,21 @@ def test_unknown_settings_are_refused(clean, table):
         fit_microscopic_anisotropy(clean, table, model="gama")
     with pytest.raises(InputError, match="leave out"):
         fit_microscopic_anisotropy(clean, table, b0="no")
+
+
+@pytest.mark.parametrize("bad", [0.0, -2.0, np.nan, np.inf])
+def test_one_hole_in_the_noise_map_concerns_one_voxel(clean, table, bad):
+    data = magnitude(clean[:20], 30, seed=3)
+    noise = np.full(20, 1 / 30)
+    whole = fit_microscopic_anisotropy(data, table, noise_sd=noise)
+    without = fit_microscopic_anisotropy(data, table)
+    noise[7] = bad
+    fit = fit_microscopic_anisotropy(data, table, noise_sd=noise)
+    others = np.arange(20) != 7
+    for name in ("muFA", "VA"):
+        np.testing.assert_array_equal(fit.values[name][others], whole.values[name][others])
+        # The noise of that voxel comes from its own scatter, as if there were no map.
+        assert fit.standard_errors[name][7] == pytest.approx(without.standard_errors[name][7])
 
 
 # Bad voxels and invariances ------------------------------------------------------------------------

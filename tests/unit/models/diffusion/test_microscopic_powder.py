@@ -177,6 +177,8 @@ def test_signals_and_noise_are_checked():
     with pytest.raises(InputError, match="does not fit"):
         check_noise_sd(np.ones(4), (3,))
     with pytest.raises(InputError, match="positive"):
-        check_noise_sd([1.0, 0.0, 1.0], (3,))
+        check_noise_sd([0.0, -1.0, np.nan], (3,))
     assert check_noise_sd(None, (3,)) is None
+    np.testing.assert_array_equal(check_noise_sd([1.0, 0.0, np.inf], (3,)), [1.0, np.nan, np.nan])
+    assert np.isnan(check_noise_sd(np.full(3, np.nan), (3,))).all()
     assert check_noise_sd(2.0, (3,)).tolist() == [2.0, 2.0, 2.0]
