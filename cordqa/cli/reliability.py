@@ -72,6 +72,10 @@ def reliability(
     difference: Annotated[
         Many | None, typer.Option(help="Effect to plan a study for: 3%, or CSA=2.5 in units.")
     ] = None,
+    relate: Annotated[
+        Many | None,
+        typer.Option(help="Quantities to correlate and to calibrate: 'MTsat,MWF by tissue'."),
+    ] = None,
     level: Annotated[float | None, typer.Option(help="Confidence level of the intervals [0.95].")] = None,
     baseline: Annotated[
         int | None, typer.Option(help="Values that set the limits of a control chart [20].")
@@ -117,6 +121,7 @@ def reliability(
         "limit": limit,
         "published": published,
         "difference": difference,
+        "relate": relate,
         "level": level,
         "baseline": baseline,
         "simultaneous": simultaneous,

@@ -36,6 +36,7 @@ from cordqa.workflow.reliability_figures import draw
 from cordqa.workflow.reliability_harmonise import analyse_harmonisation
 from cordqa.workflow.reliability_long import make_long
 from cordqa.workflow.reliability_methods import methods, references
+from cordqa.workflow.reliability_relate import analyse_relations, summarise_all_regions
 from cordqa.workflow.reliability_run import Study
 from cordqa.workflow.reliability_settings import ReliabilitySettings
 from cordqa.workflow.reliability_simultaneous import analyse_together
@@ -54,6 +55,8 @@ _STEPS: tuple[tuple[str, Callable[[Study], None]], ...] = (
     ("repeatability, reproducibility, ICC", analyse_spread),
     ("variance components", analyse_components),
     ("agreement in pairs", analyse_agreement),
+    ("all regions together", summarise_all_regions),
+    ("relations between quantities", analyse_relations),
     ("diagnostic value", analyse_diagnosis),
     ("drift", analyse_drift),
     ("harmonisation", analyse_harmonisation),
@@ -252,6 +255,7 @@ def _config(settings: ReliabilitySettings) -> Mapping[str, Any]:
     config["exclude"] = [{**dict(one.conditions), "reason": one.reason} for one in settings.exclude]
     config["difference"] = [one.text for one in settings.difference]
     config["published"] = [one.text for one in settings.published]
+    config["relate"] = [one.text for one in settings.relate]
     return {name: value for name, value in config.items() if value is not None}
 
 

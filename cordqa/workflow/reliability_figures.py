@@ -12,6 +12,7 @@ import numpy as np
 from cordqa import figures
 from cordqa.records import Figure
 from cordqa.workflow.reliability_charts import draw_estimates
+from cordqa.workflow.reliability_relate import draw_relations
 from cordqa.workflow.reliability_run import Study, shown_region
 from cordqa.workflow.reliability_table import natural_key, plural, region_key
 from cordqa.workflow.reliability_time_figures import draw_time_and_groups
@@ -43,6 +44,7 @@ def draw(study: Study) -> tuple[Figure, ...]:
         ("estimates", draw_estimates),
         ("agreement", _agreements),
         ("values", _strips),
+        ("relations", draw_relations),
         ("harmonisation", _harmonised),
         ("time and groups", draw_time_and_groups),
     )

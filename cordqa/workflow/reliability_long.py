@@ -22,6 +22,7 @@ from cordqa.workflow.reliability_settings import ReliabilitySettings
 from cordqa.workflow.reliability_table import (
     KEYS,
     MIXED,
+    RELATED,
     WHOLE,
     LongTable,
     Mask,
@@ -196,6 +197,9 @@ class _Build:
         for name in MIXED:
             if name in self.table.columns:
                 found[name] = self.labels(name)[rows]
+        for name in {one.column for one in self.settings.relate} - {""}:
+            column = find_column(self.table, name, what="relate", roles=self.roles.columns)
+            found[RELATED] = self.labels(column)[rows]
         found["line"] = np.array(self.table.lines)[rows]
         found["copy"] = self.copies(rows)[rows]
         return found

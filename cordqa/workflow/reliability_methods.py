@@ -81,6 +81,23 @@ _TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
             "1999;8:135. doi:10.1177/096228029900800204",
         ),
     ),
+    "relations": (
+        "Two quantities of the same region were correlated over all pairs, with an interval that leaves out "
+        "one subject after the other (Fisher z, t), within subjects (repeated-measures correlation) and "
+        "between the means of subjects. The curve that converts one to the other is linear unless the "
+        "corrected Akaike criterion of a parabola is lower by more than 2; it holds inside the range "
+        "that was seen.",
+        (
+            "Bakdash JZ, Marusich LR. Repeated measures correlation. Front Psychol 2017;8:456. "
+            "doi:10.3389/fpsyg.2017.00456",
+        ),
+    ),
+    "regions": (
+        "Over all regions: the mean absolute percent difference, the share of regions below 10 %, the mean "
+        "ICC(C,1) (ICC(3,1) of Shrout and Fleiss) and the share of regions with at least 0.75. Regions are "
+        "those of the table, so that these have no interval.",
+        (),
+    ),
     "roc": (
         "The area under the ROC curve counts pairs of a case and a control (ties one half); its interval "
         "follows DeLong, on the logit scale or by score where few people ask for it. Thresholds were chosen "

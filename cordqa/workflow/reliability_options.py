@@ -15,6 +15,7 @@ __all__ = [
     "Exclusion",
     "Limit",
     "Published",
+    "Relation",
     "choice",
     "flag",
     "group_of",
@@ -25,6 +26,7 @@ __all__ = [
     "parse_exclusion",
     "parse_limits",
     "parse_published",
+    "parse_relations",
     "parse_values",
     "parse_where",
     "text",
@@ -39,6 +41,7 @@ _LIMIT = re.compile(
 _PUBLISHED = re.compile(
     r"(?:(?P<label>[^=]+?)\s*=\s*)?(?P<percent>\d+(?:\.(?P<decimals>\d+))?)\s*%?\s*of\s*(?P<n>\d+)"
 )
+_RELATION = re.compile(r"(?P<first>[^,]+),(?P<second>[^,]+?)(?:\s+by\s+(?P<column>\S.*))?")
 _DIFFERENCE = re.compile(
     rf"(?:(?P<quantity>[^=]+?)\s*=\s*)?(?P<number>{_NUMBER})\s*(?P<percent>%)?\s*(?P<unit>\S*)"
 )
@@ -83,6 +86,16 @@ class Difference:
     number: float
     percent: bool
     quantity: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """Two quantities to relate, the second as a function of the first, and a column of classes."""
+
+    first: str
+    second: str
+    column: str = ""
     text: str = ""
 
 
@@ -272,6 +285,33 @@ def parse_published(raw: Any, where: str) -> tuple[Published, ...]:
 def _published_text(entry: Mapping[Any, Any]) -> str:
     label, percent, n = (entry.get(name, "") for name in ("label", "percent", "n"))
     return f"{label}={percent}% of {n}".lstrip("=")
+
+
+def parse_relations(raw: Any, where: str) -> tuple[Relation, ...]:
+    """Return quantities to relate: ``MTsat,MWF`` or ``MTsat,MWF by tissue``, or a list of them."""
+    found = []
+    for entry in many(raw, where):
+        match = _RELATION.fullmatch(entry)
+        if match is None or match["first"].strip() == match["second"].strip():
+            raise ConfigError(
+                "must name two quantities", where=where, found=repr(entry), expected="MTsat,MWF by tissue"
+            )
+        found.append(
+            Relation(
+                first=match["first"].strip(),
+                second=match["second"].strip(),
+                column=(match["column"] or "").strip(),
+                text=entry,
+            )
+        )
+    columns = {one.column for one in found}
+    if len(columns) > 1:
+        raise ConfigError(
+            "all relations take one column of classes",
+            where=where,
+            found=", ".join(sorted(columns)) or "none",
+        )
+    return tuple(found)
 
 
 def parse_difference(raw: Any, where: str) -> tuple[Difference, ...]:

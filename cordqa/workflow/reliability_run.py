@@ -67,6 +67,23 @@ _HEADLINE = frozenset(
         "anova_sites",
         "anova_vendors",
         "tukey",
+        "mean |percent difference|",
+        "regions below 10 %",
+        "mean ICC(C,1)",
+        "regions with ICC(C,1) of at least 0.75",
+        "r_pooled",
+        "r_within",
+        "r_between",
+        "calibration_order",
+        "AICc_gain",
+        "BIC_gain",
+        "calibration_c0",
+        "calibration_c1",
+        "calibration_c2",
+        "calibration_low",
+        "calibration_high",
+        "calibration_r2",
+        "calibration_residual_sd",
     }
 )
 

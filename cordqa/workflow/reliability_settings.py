@@ -15,6 +15,7 @@ from cordqa.workflow.reliability_options import (
     Exclusion,
     Limit,
     Published,
+    Relation,
     choice,
     flag,
     group_of,
@@ -25,6 +26,7 @@ from cordqa.workflow.reliability_options import (
     parse_exclusion,
     parse_limits,
     parse_published,
+    parse_relations,
     parse_values,
     parse_where,
     text,
@@ -90,6 +92,8 @@ class ReliabilitySettings:
         Variance of the error of measured over reference values; 0 for references without error.
     limit, published, difference : tuples
         Limits to judge by, published percentages to check, effects to plan for.
+    relate : tuple of Relation
+        Quantities to relate to each other.
     level : float
     baseline : int
     simultaneous, keep_flagged : bool
@@ -119,6 +123,7 @@ class ReliabilitySettings:
     limit: tuple[Limit, ...] = ()
     published: tuple[Published, ...] = ()
     difference: tuple[Difference, ...] = ()
+    relate: tuple[Relation, ...] = ()
     level: float = 0.95
     baseline: int = 20
     simultaneous: bool = False
@@ -190,6 +195,7 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "limit": parse_limits,
     "published": parse_published,
     "difference": parse_difference,
+    "relate": parse_relations,
     "level": _level,
     "baseline": lambda raw, where: whole(raw, where, low=8, high=1000),
     "simultaneous": flag,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KEYS",
     "MIXED",
+    "RELATED",
     "WHOLE",
     "LongTable",
     "Mask",
@@ -51,6 +52,8 @@ KEYS = (
 )
 #: Columns that may tell different ways of measuring apart; the table has them where the file does.
 MIXED = ("engine", "method", "acquisition")
+#: Column of classes within which quantities are related.
+RELATED = "related_within"
 #: Region of values whose table names none.
 WHOLE = "all"
 _SHOWN = 3

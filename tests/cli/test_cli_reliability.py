@@ -45,6 +45,7 @@ SAMPLES: dict[str, tuple[list[str], Any]] = {
     ),
     "published": (["sensitivity=88% of 22"], [{"label": "sensitivity", "percent": 88, "n": 22}]),
     "difference": (["3%", "CSA=2.5"], ["3%", "CSA=2.5"]),
+    "relate": (["MTsat,MWF by tissue"], ["MTsat,MWF by tissue"]),
     "level": (["0.9"], 0.9),
     "baseline": (["15"], 15),
     "simultaneous": ([], True),

@@ -1,0 +1,1 @@
+"""Measures of myelin: water fractions, two pools, ratios and compartments."""
