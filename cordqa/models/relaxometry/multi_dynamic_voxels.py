@@ -350,7 +350,7 @@ def _variance(best: Batch, starts: _Starts, n_images: int, noise: Array | None) 
 
 
 def _errors(parameters: Array, starts: _Starts, variance: Array) -> Array:
-    """Standard errors of the logarithms, (p, m); infinite where images leave one open, NaN where noise does."""
+    """Standard errors of logarithms, (p, m); infinite where images leave one open, NaN where noise does."""
     normal = np.moveaxis(normal_matrix(parameters, starts.timing, free_b1=starts.free_b1), -1, 0)
     p = normal.shape[-1]
     diagonal = np.einsum("mpp->mp", normal)
