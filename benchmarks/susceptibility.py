@@ -22,8 +22,24 @@ from cordqa.models.susceptibility.unwrap import unwrap_echoes
 from cordqa.simulate.susceptibility import SusceptibilityScanner, simulate_brain, simulate_cord
 
 GOALS = {
-    "brain": {"wraps": 0.06, "field": 3.8, "background": 45, "inversion": 13, "noisy": 50, "whole": 66, "cpu": 15},
-    "cord": {"wraps": 0.0, "field": 2.3, "background": 20, "inversion": 18, "noisy": 46, "whole": 46, "cpu": 3},
+    "brain": {
+        "wraps": 0.06,
+        "field": 3.8,
+        "background": 45,
+        "inversion": 13,
+        "noisy": 50,
+        "whole": 66,
+        "cpu": 15,
+    },
+    "cord": {
+        "wraps": 0.0,
+        "field": 2.3,
+        "background": 20,
+        "inversion": 18,
+        "noisy": 46,
+        "whole": 46,
+        "cpu": 3,
+    },
 }
 
 
@@ -91,7 +107,12 @@ def measure(case: Case) -> dict[str, float]:
     start = time.process_time()
     unwrapped = unwrap_echoes(case.phase, case.magnitude, case.times, mask)
     fit = fit_field(
-        unwrapped, case.magnitude[mask], case.times, mask, field_strength_t=case.strength, voxel_size_mm=case.voxel
+        unwrapped,
+        case.magnitude[mask],
+        case.times,
+        mask,
+        field_strength_t=case.strength,
+        voxel_size_mm=case.voxel,
     )
     total, error = np.full(mask.shape, np.nan), np.full(mask.shape, np.nan)
     total[mask], error[mask] = fit.field_ppm, fit.standard_error_ppm
@@ -125,7 +146,11 @@ def compare(case: Case) -> None:
     for background in ("pdf", "lbv", "v-sharp", "resharp", "ismv"):
         start = time.process_time()
         r = reconstruct(
-            np.where(mask, case.total, 0), exact, mask, settings=ChainSettings(background=background), **geometry
+            np.where(mask, case.total, 0),
+            exact,
+            mask,
+            settings=ChainSettings(background=background),
+            **geometry,
         )
         print(f"  {background:<14} local {detrended_error(r.local_field_ppm, case.local, r.valid):6.1f}"
               f"  chi {detrended_error(r.chi_ppm, case.chi, r.valid):6.1f}  kept {r.kept_fraction:.2f}"
@@ -145,7 +170,9 @@ def compare(case: Case) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument(
+        "--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data"
+    )
     parser.add_argument("--quick", action="store_true", help="shared data only")
     options = parser.parse_args()
     cases = []
@@ -155,10 +182,21 @@ def main() -> None:
         print("the shared data folder is absent: own phantoms only")
     if not options.quick:
         cases += [own_case(kind, seed) for kind in ("cord", "brain") for seed in (101, 102)]
-    columns = ("wraps", "field", "background", "inversion", "noisy", "whole", "local", "kept", "rounds", "cpu")
+    columns = (
+        "wraps",
+        "field",
+        "background",
+        "inversion",
+        "noisy",
+        "whole",
+        "local",
+        "kept",
+        "rounds",
+        "cpu",
+    )
     print(f"{'case':<16}" + "".join(f"{c:>11}" for c in columns))
-    for kind in GOALS:
-        print(f"{'goal ' + kind:<16}" + "".join(f"{GOALS[kind].get(c, ''):>11}" for c in columns))
+    for kind, goal in GOALS.items():
+        print(f"{'goal ' + kind:<16}" + "".join(f"{goal.get(c, ''):>11}" for c in columns))
     for case in cases:
         row = measure(case)
         print(f"{case.name:<16}" + "".join(f"{row[c]:>11.3g}" for c in columns), flush=True)
@@ -169,7 +207,9 @@ def main() -> None:
         angle = np.deg2rad(tilt)
         direction = (float(np.sin(angle) * 0.6), float(np.sin(angle) * 0.8), float(np.cos(angle)))
         row = measure(own_case("brain", 101, b0_direction=direction))
-        print(f"  {tilt:>2}: whole {row['whole']:.1f}, inversion {row['inversion']:.1f}, noisy {row['noisy']:.1f}")
+        print(
+            f"  {tilt:>2}: whole {row['whole']:.1f}, inversion {row['inversion']:.1f}, noisy {row['noisy']:.1f}"
+        )
     for case in cases[:1] + cases[-1:]:
         print(f"\nmethods on {case.name}, from the true field")
         compare(case)

@@ -56,6 +56,8 @@ SPACING_MM: tuple[float, ...] = (
 )
 #: Labels that make the spine this much shorter or longer than average are probably misnumbered.
 _PLAUSIBLE_STRETCH = (0.7, 1.4)
+#: Voxels of one number with a gap of more than this are two labels: about half a cervical vertebra.
+_APART_MM = 8.0
 #: Uncertainty of a level that rests on average spacing alone, relative to the distance from the
 #: label: upper cord length varies by 13.1 mm in 144.0 mm (doi:10.1111/jon.13240).
 SPACING_SD = 0.09
@@ -148,13 +150,28 @@ def read_labels(volume: Volume, *, kind: Kind) -> tuple[LevelLabel, ...]:
 
 
 def _label(data: Oriented, value: int, kind: Kind) -> LevelLabel:
-    centre = np.argwhere(data.data == value).mean(axis=0)
+    voxels = np.argwhere(data.data == value)
+    _check_once(np.unique(voxels[:, 2]), value, data)
+    centre = voxels.mean(axis=0)
     point = data.affine[:3, :3] @ centre + data.affine[:3, 3]
     return LevelLabel(
         coordinate=value + (0.5 if kind == "body" else 0.0),
         point_mm=(float(point[0]), float(point[1]), float(point[2])),
         name=f"{'middle of' if kind == 'body' else 'disc above'} {LEVEL_NAMES[value - 1]}",
     )
+
+
+def _check_once(slices: NDArray[np.intp], value: int, data: Oriented) -> None:
+    """Refuse one number at two heights: their middle is the place of neither."""
+    step = np.diff(slices)
+    if step.size and step.max() > 1 and step.max() * data.spacing_mm[2] > _APART_MM:
+        at = int(step.argmax())
+        raise InputError(
+            f"label {value} is given twice",
+            where=data.source,
+            found=f"slices {slices[at]} and {slices[at + 1]}, {step[at] * data.spacing_mm[2]:.0f} mm apart",
+            expected="each number once",
+        )
 
 
 def label_at_distance(

@@ -82,7 +82,7 @@ def orientation_notices(path: Path, *, source: str = "") -> tuple[Notice, ...]:
     import nibabel as nib
 
     image: Any = nib.load(path)
-    if not isinstance(image, nib.Nifti1Pair):
+    if not hasattr(image, "get_sform"):  # another format than NIfTI
         return ()
     name = source or path.name
     sform, qform = image.get_sform(coded=True)[0], image.get_qform(coded=True)[0]

@@ -30,7 +30,6 @@ from cordqa.workflow.cord_engine import make_segmenter
 from cordqa.workflow.cord_grey_matter import GreyMatterImage, draw_grey_matter, measure_grey_matter
 from cordqa.workflow.cord_image import (
     analyse_image,
-    carry_levels,
     leave_out_slices,
     make_contrast,
     shape_rows,
@@ -53,7 +52,7 @@ from cordqa.workflow.cord_susceptibility_output import (
     susceptibility_references,
     write_susceptibility,
 )
-from cordqa.workflow.cord_transfer import analyse_transfer, transfer_rows
+from cordqa.workflow.cord_transfer import analyse_transfer, carried_levels, transfer_rows
 from cordqa.workflow.protocol.beside import add_protocol
 
 __all__ = [
@@ -254,6 +253,11 @@ def _analyse_builtin(job: CordJob, unit: Unit, chosen: Selection) -> _Found:
             shape_rows(found.image, unit, wanted=wanted)
             transfer_rows(found, job.atlas, unit, wanted=wanted, settings=job.settings)
             made.transfer.append(found)
+        else:
+            # Where the protocol failed the shape of the cord stands, if it was found.
+            unit.images[before:] = [leave_out_slices(one, job.marks, unit) for one in unit.images[before:]]
+            for image in unit.images[before:]:
+                shape_rows(image, unit, wanted=wanted)
     for file in chosen.diffusion:
         series = analyse_diffusion(job.index, file, unit, job.atlas, settings=job.settings, marks=job.marks)
         if series is not None:
@@ -291,13 +295,10 @@ def _is_excluded(name: str, files: Iterable[BidsFile], job: CordJob, unit: Unit)
 
 
 def _share_levels(unit: Unit) -> None:
-    """Lend the levels of the first image that has them to the others of the session."""
-    lender = next((image for image in unit.images if image.levels is not None), None)
-    if lender is None:
-        return
+    """Lend the levels of an image that has them to the others of the session, and say so."""
     for n, image in enumerate(unit.images):
         if image.levels is None:
-            unit.images[n] = replace(image, levels=carry_levels(lender, image.volume, image.table))
+            unit.images[n] = replace(image, levels=carried_levels(image, unit))
 
 
 def _check_plausible(unit: Unit) -> None:

@@ -401,7 +401,10 @@ def test_derivatives_are_found_again_for_their_image(tmp_path: Path) -> None:
     description = json.loads((out / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
     assert description["DatasetLinks"] == {"raw": "../.."}
+    # Of themselves results are no masks of the user; named on purpose they are.
     index = index_dataset(tmp_path)
+    assert not find_user_files(index, only(index, suffix="T2w", derivative="")).by_role
+    index = index_dataset(tmp_path, derivatives=[out])
     assert find_user_files(index, only(index, suffix="T2w", derivative="")).by_role[Role.CORD].path == written
     assert find_user_files(index, only(index, suffix="T1w", derivative="")).by_role == {}
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cordqa.errors import InputError
 from cordqa.models.susceptibility.background_record import check_field
-from cordqa.models.susceptibility.background_sources import fill_holes, source_fit
+from cordqa.models.susceptibility.background_sources import SourceFit, fill_holes, source_fit
 from cordqa.models.susceptibility.chain_record import ChainSettings
 from cordqa.models.susceptibility.dipole import Dipole, Padding, pad_for
 from cordqa.models.susceptibility.harmonics import solid_harmonics
@@ -26,6 +26,7 @@ from cordqa.models.susceptibility.inversion_judge import (
     field_noise,
     noise_regularisation,
     robust_weights,
+    spike_weights,
 )
 from cordqa.models.susceptibility.inversion_tv import TotalVariation
 from cordqa.models.susceptibility.uncertainty import noise_draws
@@ -45,7 +46,10 @@ _LEAST_SOURCE_ITERATIONS = 20
 #: Sources inside the mask are this much smaller than steps of susceptibility, as a variance ratio.
 _SOURCE_DAMPING = 10.0
 #: Inversions of one local field, each with weights from the residuals of the one before.
-_PASSES, _PASS_ITERATIONS = 4, 20
+_PASSES, _PASS_ITERATIONS = 6, 20
+#: Residuals beyond this many standard deviations are no background either.  Smaller ones at the rim
+#: often are, so they keep their weight there.
+_WILD = 10.0
 #: The rounds end when the local field changes by less than this part of its own scatter.
 _SETTLED = 0.01
 _LEAST_ROUNDS = 3
@@ -222,6 +226,7 @@ class ChainState:
         self.local = problem.field if local_field is None else problem.padding.embed(local_field)
         self.chi = np.zeros_like(self.local)
         self.weight = problem.weight
+        self._source_weight = problem.weight
         self.solver = TotalVariation(problem.dipole)
         self.rounds = 0
         self.settled = False
@@ -229,15 +234,16 @@ class ChainState:
     def alternate(self, strength: float, rounds: int | None) -> None:
         """Run the rounds, until the local field has settled."""
         problem = self.problem
+        self.weight = spike_weights(problem.weight, problem.field, problem.error, problem.inside)
+        self._source_weight = self.weight
         effort = _LARGE if problem.field.size > _LARGE_GRID else _SMALL
         rounds = effort.rounds if rounds is None else rounds
-        sources = source_fit(problem.dipole, problem.inside, problem.tissue, problem.weight, _DEGREE)
-        sources.damping = _SOURCE_DAMPING * noise_regularisation(problem.noise_ppm, squared=True)
         iterations = _source_iterations(effort.source_iterations, problem.noise_ppm)
         field, inside = problem.field, problem.inside
         ratios = np.geomspace(_FIRST_RATIO, _LAST_RATIO, rounds) if rounds > 1 else [_FIRST_RATIO]
         for ratio in ratios:
             before = self.local
+            sources = self._sources()
             own = problem.dipole(np.where(problem.tissue, self.chi, np.float32(0)))
             known = np.where(inside, field - own, np.float32(0)) if self.rounds else field
             background = sources.fit(known, ratio=float(ratio), inside=1.0, iterations=iterations)
@@ -248,6 +254,13 @@ class ChainState:
             self.settled = change < _SETTLED * float(np.std(self.local[inside]))
             if self.settled and self.rounds >= _LEAST_ROUNDS:
                 break
+
+    def _sources(self) -> SourceFit:
+        """Prepare the fit of sources; wild voxels that the last round showed count for little."""
+        problem = self.problem
+        fit = source_fit(problem.dipole, problem.inside, problem.tissue, self._source_weight, _DEGREE)
+        fit.damping = _SOURCE_DAMPING * noise_regularisation(problem.noise_ppm, squared=True)
+        return fit
 
     def settle(self, strength: float, *, free: bool) -> None:
         """Invert a local field that stays as it is, but for its harmonics where they are free."""
@@ -265,6 +278,9 @@ class ChainState:
             self.local = self.local + self.solver.harmonic_field
             residual = residual + self.solver.harmonic_field
         self.weight = robust_weights(problem.weight, residual, problem.error, problem.inside)
+        self._source_weight = robust_weights(
+            problem.weight, residual, problem.error, problem.inside, tail=_WILD
+        )
 
     def second_pass(self, strength: float) -> None:
         """Invert again without the doubtful voxels, and take their place from the first result."""

@@ -70,12 +70,20 @@ def dipole_kernel(
         Between -2/3 and 1/3; 0 at the origin.
     """
     direction = unit_direction(b0_direction)
-    frequency = [np.fft.fftfreq(n, float(v)) for n, v in zip(shape, voxel_size_mm, strict=True)]
-    frequency[2] = np.fft.rfftfreq(shape[2], float(voxel_size_mm[2]))
-    x, y, z = (f.reshape([-1 if i == axis else 1 for i in range(3)]) for axis, f in enumerate(frequency))
-    square = x**2 + y**2 + z**2
+    along, crossing = [], []
+    for axis, (n, v) in enumerate(zip(shape, voxel_size_mm, strict=True)):
+        frequency = np.fft.fftfreq(n, float(v)) if axis < 2 else np.fft.rfftfreq(n, float(v))
+        along.append(frequency.reshape([-1 if i == axis else 1 for i in range(3)]))
+        # The highest frequency of an even axis has both signs: products with other axes cancel.
+        # Without this the kernel of a tilted field would not be that of a real convolution.
+        both = frequency * (2 * np.abs(frequency) * float(v) < 1 - 1e-9)
+        crossing.append(both.reshape(along[-1].shape))
+    square = along[0] ** 2 + along[1] ** 2 + along[2] ** 2
     square[0, 0, 0] = 1.0
-    kernel = 1 / 3 - (x * direction[0] + y * direction[1] + z * direction[2]) ** 2 / square
+    projected = sum((b * k) ** 2 for b, k in zip(direction, along, strict=True))
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        projected = projected + 2 * direction[i] * direction[j] * crossing[i] * crossing[j]
+    kernel = 1 / 3 - projected / square
     kernel[0, 0, 0] = 0.0
     return np.asarray(kernel, dtype=np.float32)
 

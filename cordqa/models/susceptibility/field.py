@@ -12,7 +12,7 @@ air) the standard error is widened by the misfit.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,9 +132,14 @@ def fit_field(
         If the field strength is not that of a scanner.
     """
     per_ppm = radians_per_ppm_second(field_strength_t)
+    lost: Mask = np.logical_not(np.all(np.isfinite(unwrapped) & np.isfinite(magnitude), axis=1))
+    if lost.any():
+        # One voxel without a number would spread through the local average of the offsets.
+        known = ~lost[:, None]
+        unwrapped, magnitude = np.where(known, unwrapped, 0.0), np.where(known, magnitude, 0.0)
     power = np.square(magnitude)
     if echo_times_s.size == 1:
-        return _single_echo(unwrapped, power, echo_times_s, per_ppm, noise_sd)
+        return _without(_single_echo(unwrapped, power, echo_times_s, per_ppm, noise_sd), lost)
     free = line_fit(unwrapped, power, echo_times_s)
     noise = noise_sd if noise_sd is not None else _noise(unwrapped, power, echo_times_s, free)
     scale, spread, prior = 0.0, math.nan, None
@@ -144,7 +149,7 @@ def fit_field(
     line = _refine(line, unwrapped, power, echo_times_s, prior)
     residual = wrap(unwrapped - line.offset[:, None] - line.slope[:, None] * echo_times_s)
     inflation = _inflation((power * residual**2).sum(1), noise, echo_times_s.size - 2)
-    return FieldFit(
+    found = FieldFit(
         field_ppm=line.slope / per_ppm,
         standard_error_ppm=noise * np.sqrt(line.slope_variance) * inflation / per_ppm,
         offset_rad=wrap(line.offset),
@@ -152,6 +157,20 @@ def fit_field(
         noise_sd=noise,
         offset_scale_voxels=scale,
         offset_sd_rad=spread,
+    )
+    return _without(found, lost)
+
+
+def _without(found: FieldFit, lost: Mask) -> FieldFit:
+    """Make voxels whose phase or magnitude is not a number NaN."""
+    if not lost.any():
+        return found
+    return replace(
+        found,
+        field_ppm=np.where(lost, np.nan, found.field_ppm),
+        standard_error_ppm=np.where(lost, np.nan, found.standard_error_ppm),
+        offset_rad=np.where(lost, np.nan, found.offset_rad),
+        residual_rad=np.where(lost[:, None], np.nan, found.residual_rad),
     )
 
 

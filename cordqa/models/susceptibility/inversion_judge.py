@@ -7,7 +7,14 @@ from numpy.typing import NDArray
 
 from cordqa.models.susceptibility.dipole import Dipole
 
-__all__ = ["data_weights", "field_noise", "noise_regularisation", "robust_weights", "streak_index"]
+__all__ = [
+    "data_weights",
+    "field_noise",
+    "noise_regularisation",
+    "robust_weights",
+    "spike_weights",
+    "streak_index",
+]
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -21,6 +28,8 @@ TYPICAL_STEP_PPM = 0.03
 #: Model error of a reliable voxel over its noise: tempers how much noise alone may decide.
 _TEMPER = 2.0
 _TAIL = 3.0
+#: A spike deviates by more than this many times what all but a few voxels do.
+_SPIKE, _USUAL_PERCENT = 5.0, 90.0
 #: Width of the cone around the magic angle, in values of the kernel.
 _CONE = 0.1
 
@@ -84,7 +93,9 @@ def noise_regularisation(noise_ppm: float, *, squared: bool = False) -> float:
     return variance / (TYPICAL_STEP_PPM**2 if squared else TYPICAL_STEP_PPM)
 
 
-def robust_weights(weight: Single, residual: Single, error: Single, mask: Mask) -> Single:
+def robust_weights(
+    weight: Single, residual: Single, error: Single, mask: Mask, *, tail: float = _TAIL
+) -> Single:
     """Lower the weights of voxels whose residual neither noise nor the model's error explains.
 
     Parameters
@@ -94,11 +105,46 @@ def robust_weights(weight: Single, residual: Single, error: Single, mask: Mask) 
     residual, error : ndarray of float32
         Local field less that of the susceptibility, and its standard error, ppm.
     mask : ndarray of bool
+    tail : float
+        Residuals up to this many standard deviations keep their weight.
     """
     score = np.abs(residual) / np.sqrt(error * error + np.float32(_MODEL_ERROR_PPM**2))
     scale = max(1.4826 * float(np.median(score[mask])), 1.0)
-    factor = np.minimum(1, _TAIL * scale / np.maximum(score, np.float32(1e-9)))
+    factor = np.minimum(1, tail * scale / np.maximum(score, np.float32(1e-9)))
     return np.where(mask, weight * factor, 0).astype(np.float32)
+
+
+def spike_weights(weight: Single, field: Single, error: Single, mask: Mask) -> Single:
+    """Lower the weights of single voxels that stand out of their neighbours along every axis.
+
+    Nothing is known yet of what is local, so only what neither noise nor ordinary tissue does
+    counts: one wild voxel would otherwise be explained by strong sources all around it.
+
+    Parameters
+    ----------
+    weight : ndarray of float32
+    field, error : ndarray of float32
+        Total field and its standard error, ppm.
+    mask : ndarray of bool
+    """
+    middle = field
+    for axis in range(3):
+        middle = _median_of_three(middle, mask, axis)
+    deviation = np.abs(field - middle)
+    usual = float(np.percentile(deviation[mask], _USUAL_PERCENT))
+    unit = np.maximum(np.sqrt(error * error + np.float32(_MODEL_ERROR_PPM**2)), np.float32(usual))
+    factor = np.minimum(1, _SPIKE * unit / np.maximum(deviation, np.float32(1e-9)))
+    return np.where(mask, weight * factor, 0).astype(np.float32)
+
+
+def _median_of_three(field: Single, mask: Mask, axis: int) -> Single:
+    """Median along an axis; a neighbour outside the mask counts as the voxel itself."""
+    values, inside = np.moveaxis(field, axis, 0), np.moveaxis(mask, axis, 0)
+    before, after = values.copy(), values.copy()
+    before[1:] = np.where(inside[:-1], values[:-1], values[1:])
+    after[:-1] = np.where(inside[1:], values[1:], values[:-1])
+    low, high = np.minimum(before, after), np.maximum(before, after)
+    return np.asarray(np.moveaxis(np.clip(values, low, high), 0, axis), dtype=np.float32)
 
 
 def streak_index(dipole: Dipole, chi: Single) -> float:

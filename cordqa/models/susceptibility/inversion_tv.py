@@ -182,14 +182,25 @@ class _DataStep:
 
     def start(self) -> Single:
         """Return the field of the first iteration."""
-        first: Single = self.square * self.target * self.share
+        target = self.target
+        if self.radians_per_ppm is not None:
+            target = self._nearest_turn(np.zeros_like(target), target)
+        first: Single = self.square * target * self.share
         return first
+
+    def _nearest_turn(self, predicted: Single, target: Single) -> Single:
+        """Add whole turns to the data to come closest to a prediction: phases do not know them."""
+        turn = np.float32(2 * np.pi / (self.radians_per_ppm or np.inf))
+        nearest: Single = target + turn * np.round((predicted - target) / turn)
+        return nearest
 
     def __call__(self, predicted: Single) -> Single:
         target = self.target
         if self.harmonics is not None:
             self.harmonic_field = self.harmonics.of(predicted - target)
             target = target + self.harmonic_field
+        if self.radians_per_ppm is not None:
+            target = self._nearest_turn(predicted, target)
         couple = np.float32(_FIELD_PENALTY)
         nearest: Single = (self.square * target + couple * predicted) * self.share
         if self.radians_per_ppm is None:

@@ -192,10 +192,19 @@ def unwrap_echoes(
     Returns
     -------
     ndarray, shape (n_voxels, n_echoes)
-        Unwrapped phase of the voxels of the mask, in their array order, rad.
+        Unwrapped phase of the voxels of the mask, in their array order, rad; NaN where any echo
+        of a voxel is not a number.
     """
-    wrapped = np.asarray(phase[mask], dtype=float)
-    weight = np.asarray(magnitude[mask], dtype=float)
+    wrapped = np.array(phase[mask], dtype=float)
+    weight = np.array(magnitude[mask], dtype=float)
+    lost = ~(np.isfinite(wrapped) & np.isfinite(weight)).all(axis=1)
+    wrapped[lost], weight[lost] = 0.0, 0.0
+    unwrapped = _unwrap_all(wrapped, weight, echo_times_s, mask)
+    unwrapped[lost] = np.nan
+    return unwrapped
+
+
+def _unwrap_all(wrapped: Array, weight: Array, echo_times_s: Array, mask: Mask) -> Array:
     neighbours = find_neighbours(mask)
     if echo_times_s.size == 1:
         quality = edge_quality(wrapped[:, 0], neighbours, magnitude=weight[:, 0])
