@@ -13,7 +13,7 @@ import pytest
 from helpers_fuzz import dicom_seeds, nifti_seeds, run_dicom, run_nifti
 
 #: Files per kind; the same files every time, since seeds and mutations are.
-N_BATCHES, BATCH = 80, 50
+N_BATCHES, BATCH = 24, 50
 SECONDS = 20.0  # on a slow machine, fewer
 _UNIT = 1024 if sys.platform == "darwin" else 1  # ru_maxrss is in bytes there, in KiB elsewhere
 
