@@ -191,7 +191,7 @@ class _DataStep:
     def _nearest_turn(self, predicted: Single, target: Single) -> Single:
         """Add whole turns to the data to come closest to a prediction: phases do not know them."""
         turn = np.float32(2 * np.pi / (self.radians_per_ppm or np.inf))
-        nearest: Single = target + turn * np.round((predicted - target) / turn)
+        nearest: Single = (target + turn * np.round((predicted - target) / turn)).astype(np.float32)
         return nearest
 
     def __call__(self, predicted: Single) -> Single:
