@@ -46,7 +46,7 @@ _LEAST_SOURCE_ITERATIONS = 20
 #: Sources inside the mask are this much smaller than steps of susceptibility, as a variance ratio.
 _SOURCE_DAMPING = 10.0
 #: Inversions of one local field, each with weights from the residuals of the one before.
-_PASSES, _PASS_ITERATIONS = 6, 20
+_PASSES, _PASS_ITERATIONS = 4, 20
 #: Residuals beyond this many standard deviations are no background either.  Smaller ones at the rim
 #: often are, so they keep their weight there.
 _WILD = 10.0
@@ -56,6 +56,7 @@ _LEAST_ROUNDS = 3
 #: Voxels of less than this weight wait for the second of two passes.
 _RELIABLE_WEIGHT = 0.5
 _LEAST_SLICES = 3
+_LARGEST_SPREAD_PPM = 30.0
 
 
 class _Effort(NamedTuple):
@@ -134,6 +135,7 @@ def prepare_problem(
     """
     field, used = check_field(total_field, mask)
     voxel = _check_geometry(used, voxel_size_mm)
+    _check_unit(field[used])
     if standard_error is not None and standard_error.shape != mask.shape:
         raise InputError(
             "field and standard error have different shapes",
@@ -165,6 +167,17 @@ def prepare_problem(
         error_known=known,
         harmonics=_free_fields(inside, dipole),
     )
+
+
+def _check_unit(values: Array) -> None:
+    spread = float(np.percentile(np.abs(values - np.median(values)), 95))
+    if spread > _LARGEST_SPREAD_PPM:
+        raise InputError(
+            "the field is too wide to be in ppm",
+            found=f"{spread:.0f} ppm around its median",
+            expected=f"below {_LARGEST_SPREAD_PPM:.0f} ppm: air beside tissue makes less than 10",
+            todo="divide a field in Hz by the frequency of 1 ppm",
+        )
 
 
 def _check_geometry(used: Mask, voxel_size_mm: Sequence[float] | Array) -> Array:
@@ -218,7 +231,8 @@ class ChainState:
     local, chi, weight : ndarray of float32
         On the padded grid.
     rounds : int
-    settled : bool
+    change : float
+        What the last round changed in the local field, over its scatter.
     """
 
     def __init__(self, problem: Problem, local_field: Array | None = None) -> None:
@@ -229,7 +243,7 @@ class ChainState:
         self._source_weight = problem.weight
         self.solver = TotalVariation(problem.dipole)
         self.rounds = 0
-        self.settled = False
+        self.change = 0.0
 
     def alternate(self, strength: float, rounds: int | None) -> None:
         """Run the rounds, until the local field has settled."""
@@ -250,9 +264,9 @@ class ChainState:
             self.local = np.where(inside, field - background, np.float32(0))
             self._invert(strength, effort.inversion_iterations, free=True)
             self.rounds += 1
-            change = float(np.std((self.local - before)[inside]))
-            self.settled = change < _SETTLED * float(np.std(self.local[inside]))
-            if self.settled and self.rounds >= _LEAST_ROUNDS:
+            scatter = max(float(np.std(self.local[inside])), 1e-12)
+            self.change = float(np.std((self.local - before)[inside])) / scatter
+            if self.change < _SETTLED and self.rounds >= _LEAST_ROUNDS:
                 break
 
     def _sources(self) -> SourceFit:

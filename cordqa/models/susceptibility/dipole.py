@@ -6,12 +6,18 @@ A source of susceptibility chi (ppm) shifts the field by ``D * chi`` (ppm), wher
 doi:10.1002/cmr.b.20034).  The kernel is turned, never the image: that costs no interpolation.
 ``D(0)`` is not defined by theory; it is zero here, so that fields and susceptibilities are known
 up to a constant.
+
+Voxels are boxes, not points, so every frequency stands for its aliases as well.  In an axial scan
+that hardly matters, as the kernel is even along each axis; under a tilted field it jumps at the
+highest frequencies, and the sharp edges of a point kernel ring.  Here each frequency is blended
+with its nearest alias along each axis by the spectrum of a voxel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,22 +76,31 @@ def dipole_kernel(
         Between -2/3 and 1/3; 0 at the origin.
     """
     direction = unit_direction(b0_direction)
-    along, crossing = [], []
-    for axis, (n, v) in enumerate(zip(shape, voxel_size_mm, strict=True)):
-        frequency = np.fft.fftfreq(n, float(v)) if axis < 2 else np.fft.rfftfreq(n, float(v))
-        along.append(frequency.reshape([-1 if i == axis else 1 for i in range(3)]))
-        # The highest frequency of an even axis has both signs: products with other axes cancel.
-        # Without this the kernel of a tilted field would not be that of a real convolution.
-        both = frequency * (2 * np.abs(frequency) * float(v) < 1 - 1e-9)
-        crossing.append(both.reshape(along[-1].shape))
-    square = along[0] ** 2 + along[1] ** 2 + along[2] ** 2
-    square[0, 0, 0] = 1.0
-    projected = sum((b * k) ** 2 for b, k in zip(direction, along, strict=True))
-    for i, j in ((0, 1), (0, 2), (1, 2)):
-        projected = projected + 2 * direction[i] * direction[j] * crossing[i] * crossing[j]
-    kernel = 1 / 3 - projected / square
+    terms = [
+        _aliases(n, float(v), axis) for axis, (n, v) in enumerate(zip(shape, voxel_size_mm, strict=True))
+    ]
+    kernel = np.zeros((shape[0], shape[1], shape[2] // 2 + 1))
+    for (x, x_part), (y, y_part), (z, z_part) in product(*terms):
+        square = x**2 + y**2 + z**2
+        square[square == 0] = 1.0
+        projected = (x * direction[0] + y * direction[1] + z * direction[2]) ** 2
+        kernel += (x_part * y_part * z_part) * (1 / 3 - projected / square)
     kernel[0, 0, 0] = 0.0
     return np.asarray(kernel, dtype=np.float32)
+
+
+def _aliases(n: int, voxel: float, axis: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Return each frequency and its nearest alias, with the part of a voxel's spectrum they have."""
+    cycles = np.fft.rfftfreq(n) if axis == 2 else np.fft.fftfreq(n)
+    other = cycles - np.where(cycles < 0, -1.0, 1.0)
+    near, far = np.sinc(cycles) ** 2, np.sinc(other) ** 2
+    shape = [-1 if i == axis else 1 for i in range(3)]
+
+    def term(frequency: NDArray[np.floating], power: NDArray[np.floating]) -> tuple[Array, Array]:
+        part = power / (near + far)
+        return np.reshape(frequency / voxel, shape).astype(float), np.reshape(part, shape).astype(float)
+
+    return term(cycles, near), term(other, far)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ __all__ = ["invert_in_two_steps"]
 Single = NDArray[np.float32]
 
 _CONE = 0.15
-_LEAST_SQUARES_STEPS = 4
+_LEAST_SQUARES_STEPS = 10
 _FIDELITY = 1e5
 _PENALTY = 10.0
 

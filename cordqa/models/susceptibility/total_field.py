@@ -37,6 +37,8 @@ Mask = NDArray[np.bool_]
 _TV = ("tv", "nonlinear-tv")
 _DOUBTFUL_WEIGHT = 0.3
 _MANY_DOUBTFUL = 0.05
+#: Part of its scatter by which a last round may change the local field without mention.
+_UNSETTLED = 0.05
 
 
 def reconstruct(
@@ -69,10 +71,11 @@ def reconstruct(
     Raises
     ------
     InputError
-        If shapes differ, the mask is empty or a single slice, the direction is zero, or a setting
-        is unknown.
+        If shapes differ, the mask is empty or thinner than three voxels, the direction is zero,
+        the field cannot be in ppm, or a setting is unknown.
     """
     chosen = check_settings(settings or ChainSettings())
+    mask = np.asarray(mask, dtype=bool)
     problem = prepare_problem(
         total_field, standard_error, mask, voxel_size_mm=voxel_size_mm, b0_direction=b0_direction
     )
@@ -180,9 +183,11 @@ def _notices(state: ChainState, settings: ChainSettings, valid: Mask, mask: Mask
             notices.append("no standard error of susceptibility without an error map of the field")
     elif settings.probes and settings.inversion not in _TV:
         notices.append("the standard error of susceptibility is made for total variation only")
-    unsettled = settings.background == "alternating" and not state.settled
-    if unsettled:
-        notices.append(f"the local field had not settled after {state.rounds} rounds")
+    if state.change > _UNSETTLED:
+        notices.append(
+            f"the last of {state.rounds} rounds still changed the local field by "
+            f"{100 * state.change:.0f} % of its scatter"
+        )
     low = float((state.weight[state.problem.inside] < _DOUBTFUL_WEIGHT).mean())
     if low > _MANY_DOUBTFUL:
         notices.append(f"{100 * low:.0f} % of the voxels fit so badly that they lost most of their weight")
