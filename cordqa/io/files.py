@@ -6,6 +6,7 @@ to files are, because archives such as DataLad keep their files behind links.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -19,7 +20,16 @@ from typing import BinaryIO, cast
 from cordqa.errors import InputError, TooLargeError, UnreadableFileError
 from cordqa.io.limits import ReadLimits
 
-__all__ = ["Walk", "check_folder", "open_regular", "printable", "read_buffer", "read_small", "walk_folder"]
+__all__ = [
+    "Walk",
+    "check_folder",
+    "digest_file",
+    "open_regular",
+    "printable",
+    "read_buffer",
+    "read_small",
+    "walk_folder",
+]
 
 #: A file up to this size is read at once; a larger one is read piece by piece.
 _WHOLE_FILE_BYTES = 32 * 1024 * 1024
@@ -115,6 +125,16 @@ def printable(text: str, *, limit: int = 300) -> str:
     clean = text.encode("utf-8", "replace").decode("utf-8", "replace")
     clean = "".join(c if c.isprintable() else " " for c in clean).strip()
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits, or words that say that it could not be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        # The file was readable a moment ago; that it no longer is must show, but costs no result.
+        return "not readable when hashed"
 
 
 def open_regular(path: Path) -> tuple[BinaryIO, int]:

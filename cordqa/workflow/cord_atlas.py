@@ -11,21 +11,23 @@ from typing import overload
 
 import numpy as np
 
-from cordqa.cord.atlas import AtlasLabels, parse_label_table
+from cordqa.cord.atlas import AtlasImage, AtlasLabels, parse_label_table
 from cordqa.cord.atlas_shapes import analytical_sections
 from cordqa.cord.template import (
     AtlasSections,
+    lay_atlas,
     sections_from_arrays,
     sections_from_template,
     sections_to_arrays,
 )
-from cordqa.errors import InputError
+from cordqa.errors import CordqaError, InputError
 from cordqa.io.atomic import appear_complete
 from cordqa.io.files import check_folder, iter_lines, read_small
 from cordqa.io.volumes import read_volume
 from cordqa.records import Volume
+from cordqa.workflow.cord_records import CordImage, Unit
 
-__all__ = ["AtlasChoice", "load_sections", "prepare_atlas", "regions_of"]
+__all__ = ["AtlasChoice", "lay_into_cord", "load_sections", "prepare_atlas", "regions_of"]
 
 #: Raised when sections are cut or packed in another way, so that an older cache is not taken.
 SECTIONS_VERSION = 1
@@ -144,3 +146,20 @@ def regions_of(labels: AtlasLabels, choice: AtlasChoice) -> tuple[str, ...]:
     csf = set(labels.tissues.get("CSF", ()))
     tracts = [name for n, name in enumerate(labels.names) if n not in csf]
     return (*groups, *(name for name in tracts if name not in groups))
+
+
+def lay_into_cord(image: CordImage, choice: AtlasChoice, unit: Unit, name: str) -> AtlasImage | None:
+    """Lay the atlas by mask and levels; without it there are maps but no values."""
+    try:
+        laid, notices = lay_atlas(
+            load_sections(choice),
+            image.mask.volume,
+            coordinate=image.levels.map.coordinate if image.levels is not None else None,
+            pieces="raise" if image.mask.engine == "user" else "largest",
+        )
+    except CordqaError as error:
+        unit.fail(name, "atlas", error, (image.file.relative,))
+        return None
+    for notice in notices:
+        unit.note(notice.code, notice.message, name, notice.severity)
+    return laid

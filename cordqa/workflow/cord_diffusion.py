@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from cordqa.cord.atlas import AtlasImage
 from cordqa.cord.axes import orient
-from cordqa.cord.template import lay_atlas
 from cordqa.errors import CordqaError, InputError
 from cordqa.io.bids_index import BidsFile, BidsIndex
 from cordqa.records import Severity, Volume
-from cordqa.workflow.cord_atlas import AtlasChoice, load_sections
+from cordqa.workflow.cord_atlas import AtlasChoice, lay_into_cord
 from cordqa.workflow.cord_diffusion_fit import ModelMaps, check_axis, fit_models
 from cordqa.workflow.cord_diffusion_regions import NOT_USED, RegionTask
 from cordqa.workflow.cord_diffusion_rows import diffusion_rows
@@ -114,7 +113,7 @@ def analyse_diffusion(
     try:
         series = prepare_series(index, file, unit, settings)
         series = replace(series, image=leave_out_slices(series.image, marks, unit))
-        atlas = _lay(series.image, choice, unit, name)
+        atlas = lay_into_cord(series.image, choice, unit, name)
         near, inside = _where(series.image, atlas)
         models, missing = fit_models(series, near, inside, settings, unit, name)
     except CordqaError as error:
@@ -130,23 +129,6 @@ def analyse_diffusion(
     if atlas is not None:
         _extract(found, atlas, choice, unit, settings)
     return found
-
-
-def _lay(image: CordImage, choice: AtlasChoice, unit: Unit, name: str) -> AtlasImage | None:
-    """Lay the atlas by mask and levels; without it there are maps but no values."""
-    try:
-        laid, notices = lay_atlas(
-            load_sections(choice),
-            image.mask.volume,
-            coordinate=image.levels.map.coordinate if image.levels is not None else None,
-            pieces="raise" if image.mask.engine == "user" else "largest",
-        )
-    except CordqaError as error:
-        unit.fail(name, "atlas", error, (image.file.relative,))
-        return None
-    for notice in notices:
-        unit.note(notice.code, notice.message, name, notice.severity)
-    return laid
 
 
 def _where(image: CordImage, atlas: AtlasImage | None) -> tuple[Mask, Mask]:

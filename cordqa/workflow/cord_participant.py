@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from cordqa.engines.sct.locate import Toolbox
 from cordqa.errors import CordqaError
 from cordqa.io.bids_index import BidsFile, BidsIndex
 from cordqa.io.derivatives import DerivativeInfo, derivative_path, write_derivative
+from cordqa.io.files import digest_file
 from cordqa.io.results import write_config, write_result, write_text
 from cordqa.quantities import get_quantity
 from cordqa.records import Figure, Outcome, Provenance, Result, State, Status, Volume
@@ -446,7 +446,7 @@ def _provenance(job: CordJob, unit: Unit) -> Provenance:
         created=_now(),
         config=config,
         packages={name: metadata.version(name) for name in packages},
-        input_hashes={name: _digest(by_path[name]) for name in sorted(unit.used) if name in by_path},
+        input_hashes={name: digest_file(by_path[name]) for name in sorted(unit.used) if name in by_path},
         engine=", ".join(sorted({row.engine for row in unit.rows})) or f"cordqa {__version__}",
     )
 
@@ -459,11 +459,3 @@ def _person(job: CordJob) -> dict[str, str]:
     row = {name.casefold(): value for name, value in job.index.participants.get(job.subject, {}).items()}
     found = {key: next((row[n] for n in names if row.get(n)), "") for key, names in _ABOUT.items()}
     return {key: value for key, value in found.items() if value}
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return "not readable when hashed"

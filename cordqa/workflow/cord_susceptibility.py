@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from cordqa.cord.atlas import AtlasImage
 from cordqa.cord.axes import orient
 from cordqa.cord.morphometry import measure_morphometry
-from cordqa.cord.template import lay_atlas
 from cordqa.errors import CordqaError, EmptyInputError
 from cordqa.io.bids_index import BidsFile, BidsIndex
 from cordqa.io.bids_labels import Role, find_user_files
@@ -30,7 +29,7 @@ from cordqa.models.susceptibility.pipeline import (
 )
 from cordqa.models.susceptibility.total_field import ChainSettings
 from cordqa.records import Severity, Volume
-from cordqa.workflow.cord_atlas import AtlasChoice, load_sections
+from cordqa.workflow.cord_atlas import AtlasChoice, lay_into_cord
 from cordqa.workflow.cord_image import (
     find_mask,
     find_outliers,
@@ -132,7 +131,7 @@ def analyse_susceptibility(
     unit.images[-1], unit.verdicts[-1] = image, slice_verdict(image)
     unit.done(echoes.name, _STEP, f"{', '.join(found.maps.values)}; {fit_mask}", sources)
     _tell(index, echoes, found, scan, unit)
-    atlas = _lay(image, choice, unit, echoes.name)
+    atlas = lay_into_cord(image, choice, unit, echoes.name)
     done = SusceptibilityMaps(image=image, echoes=echoes, found=found, atlas=atlas, fit_mask=fit_mask)
     if atlas is not None:
         try:
@@ -297,20 +296,3 @@ def _tell(index: BidsIndex, echoes: EchoSet, found: SusceptibilityMapping, scan:
             "doubtful",
             echoes.name,
         )
-
-
-def _lay(image: CordImage, choice: AtlasChoice, unit: Unit, name: str) -> AtlasImage | None:
-    """Lay the atlas by mask and levels; without it there are maps but no values."""
-    try:
-        laid, notices = lay_atlas(
-            load_sections(choice),
-            image.mask.volume,
-            coordinate=image.levels.map.coordinate if image.levels is not None else None,
-            pieces="raise" if image.mask.engine == "user" else "largest",
-        )
-    except CordqaError as error:
-        unit.fail(name, "atlas", error, (image.file.relative,))
-        return None
-    for notice in notices:
-        unit.note(notice.code, notice.message, name, notice.severity)
-    return laid

@@ -14,7 +14,6 @@ from cordqa.cord.atlas import AtlasImage
 from cordqa.cord.axes import slice_label
 from cordqa.cord.extraction import Method, extract_regions
 from cordqa.cord.signal_extraction import extract_modelled
-from cordqa.cord.template import lay_atlas
 from cordqa.errors import CordqaError, InputError
 from cordqa.io.bids_index import BidsFile, BidsIndex
 from cordqa.io.bids_labels import Role, find_user_files
@@ -24,7 +23,7 @@ from cordqa.models.magnetization_transfer.saturation import SpoiledEcho, fit_mt_
 from cordqa.models.maps import FittedMaps
 from cordqa.quantities import get_quantity
 from cordqa.records import Acquisition, Measurement, Notice, Severity, Volume
-from cordqa.workflow.cord_atlas import AtlasChoice, load_sections, regions_of
+from cordqa.workflow.cord_atlas import AtlasChoice, lay_into_cord, regions_of
 from cordqa.workflow.cord_coregister import Alignment, align_slices
 from cordqa.workflow.cord_image import analyse_image, carry_levels, groups_of, open_image
 from cordqa.workflow.cord_records import CordImage, Levels, TransferMaps, Unit
@@ -132,7 +131,10 @@ def analyse_transfer(
     except CordqaError as error:
         unit.fail(protocol.name, _ENGINE_STEP, error, tuple(f.relative for f in roles.values()))
         return None
-    return replace(maps, atlas=_lay(image, atlas, unit, protocol.name))
+    laid = lay_into_cord(image, atlas, unit, protocol.name)
+    if laid is not None:
+        unit.done(protocol.name, "atlas", atlas.name)
+    return replace(maps, atlas=laid)
 
 
 def choose_fixed(index: BidsIndex, roles: Mapping[str, BidsFile]) -> str:
@@ -309,24 +311,6 @@ def _limits(quantity: str) -> tuple[float, float]:
     registered = get_quantity(quantity)
     width = registered.high - registered.low
     return registered.low - width, registered.high + width
-
-
-def _lay(image: CordImage, choice: AtlasChoice, unit: Unit, name: str) -> AtlasImage | None:
-    try:
-        coordinate = image.levels.map.coordinate if image.levels is not None else None
-        laid, notices = lay_atlas(
-            load_sections(choice),
-            image.mask.volume,
-            coordinate=coordinate,
-            pieces="raise" if image.mask.engine == "user" else "largest",
-        )
-    except CordqaError as error:
-        unit.fail(name, "atlas", error, (image.file.relative,))
-        return None
-    for notice in notices:
-        unit.note(notice.code, notice.message, name, notice.severity)
-    unit.done(name, "atlas", choice.name)
-    return laid
 
 
 def transfer_rows(

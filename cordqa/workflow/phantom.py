@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from cordqa import __version__
 from cordqa.errors import ConfigError, CordqaError
-from cordqa.io.files import check_folder
+from cordqa.io.files import check_folder, digest_file
 from cordqa.io.folder import Reading, read_folder
 from cordqa.io.maps import ScalarMap, read_b1_map
 from cordqa.io.results import prepare_folder, write_config, write_result
@@ -500,15 +499,6 @@ def _provenance(run: _Run, reading: Reading, folder: Path) -> Provenance:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         config=_config(run),
         packages={name: metadata.version(name) for name in packages},
-        input_hashes={source: _digest(folder / source) for source in sources},
+        input_hashes={source: digest_file(folder / source) for source in sources},
         engine=f"cordqa {__version__}",
     )
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        # The file was readable a moment ago; that it no longer is must show, but costs no result.
-        return "not readable when hashed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 
 from cordqa import __version__
 from cordqa.errors import ConfigError, CordqaError, FitError
+from cordqa.io.files import digest_file
 from cordqa.io.results import prepare_folder, read_result, write_config, write_result
 from cordqa.models.maps import FittedMaps
 from cordqa.records import Outcome, Provenance, Result, Severity, State, Status, as_plain
@@ -130,15 +130,7 @@ def _labels(files: Sequence[Path]) -> dict[str, Path]:
 
 
 def _hashes(files: Sequence[Path]) -> dict[str, str]:
-    return {name: _digest(path) for name, path in _labels(files).items()}
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return "not readable when hashed"
+    return {name: digest_file(path) for name, path in _labels(files).items()}
 
 
 def _earlier(out: Path) -> Result | None:
