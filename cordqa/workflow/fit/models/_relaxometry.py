@@ -13,8 +13,10 @@ from cordqa.models.maps import FittedMaps, Reasons
 from cordqa.models.relaxometry import fitting
 from cordqa.models.relaxometry.fitting import RelaxometryFit
 from cordqa.workflow.fit.data import FitData
+from cordqa.workflow.fit.registry import Setting
 
 __all__ = [
+    "ECHO_TIMES",
     "INCOMPLETE",
     "NEGATIVE",
     "SIGNAL_UNIT",
@@ -29,6 +31,17 @@ __all__ = [
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 SIGNAL_UNIT = "signal"
+#: Echo times of a spin-echo series.
+ECHO_TIMES = Setting(
+    id="echo_times",
+    help="Echo time of each image.",
+    unit="s",
+    sidecar=("EchoTime",),
+    smallest=1e-4,
+    largest=1.5,
+    slip="milliseconds",
+    acquisition="echo_time_s",
+)
 NEGATIVE = "a magnitude is negative"
 INCOMPLETE = "fitted without some of the images"
 #: A magnitude series with more voxels below zero than this is no magnitude series.

@@ -13,7 +13,7 @@ from cordqa.models.relaxometry.multi_dynamic import (
     multi_dynamic_signal,
 )
 from cordqa.workflow.fit.data import FitData
-from cordqa.workflow.fit.models._relaxometry import refuse_signed
+from cordqa.workflow.fit.models._relaxometry import ECHO_TIMES, refuse_signed
 from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput, Option, Setting
 
 __all__ = ["MODEL"]
@@ -113,16 +113,7 @@ MODEL = FitModel(
             slip="milliseconds",
             acquisition="inversion_time_s",
         ),
-        Setting(
-            id="echo_times",
-            help="Echo time of each image.",
-            unit="s",
-            sidecar=("EchoTime",),
-            smallest=1e-4,
-            largest=1.5,
-            slip="milliseconds",
-            acquisition="echo_time_s",
-        ),
+        ECHO_TIMES,
         Setting(
             id="repetition_time",
             help="Time between two saturation pulses of a slice.",

@@ -22,8 +22,8 @@ from cordqa.models.myelin.water_fraction import (
 from cordqa.models.relaxometry.checks import check_times
 from cordqa.models.relaxometry.slice_profile import UNIFORM, windowed_sinc_profile
 from cordqa.workflow.fit.data import FitData
-from cordqa.workflow.fit.models._relaxometry import refuse_signed
-from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput, Option, Setting
+from cordqa.workflow.fit.models._relaxometry import ECHO_TIMES, refuse_signed
+from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput, Option
 
 __all__ = ["MODEL"]
 
@@ -196,18 +196,7 @@ MODEL = FitModel(
             help="Multi-echo spin echo: one 4D file, or one file per echo; 32 echoes of 10 ms are usual.",
         ),
     ),
-    settings=(
-        Setting(
-            id="echo_times",
-            help="Echo time of each image.",
-            unit="s",
-            sidecar=("EchoTime",),
-            smallest=1e-4,
-            largest=1.5,
-            slip="milliseconds",
-            acquisition="echo_time_s",
-        ),
-    ),
+    settings=(ECHO_TIMES,),
     maps=(
         MapInput(
             id="b1_map",

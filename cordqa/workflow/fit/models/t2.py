@@ -16,6 +16,7 @@ from cordqa.models.relaxometry.signal import spin_echo_signal
 from cordqa.models.relaxometry.slice_profile import UNIFORM, SliceProfile
 from cordqa.workflow.fit.data import FitData
 from cordqa.workflow.fit.models._relaxometry import (
+    ECHO_TIMES,
     INCOMPLETE,
     NEGATIVE,
     SIGNAL_UNIT,
@@ -25,7 +26,7 @@ from cordqa.workflow.fit.models._relaxometry import (
     refuse_signed,
     without_negative,
 )
-from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput, Option, Setting
+from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput, Option
 
 __all__ = ["MODEL"]
 
@@ -151,18 +152,7 @@ MODEL = FitModel(
             help="Multi-echo spin echo: one 4D file, or one file per echo.",
         ),
     ),
-    settings=(
-        Setting(
-            id="echo_times",
-            help="Echo time of each image.",
-            unit="s",
-            sidecar=("EchoTime",),
-            smallest=1e-4,
-            largest=1.5,
-            slip="milliseconds",
-            acquisition="echo_time_s",
-        ),
-    ),
+    settings=(ECHO_TIMES,),
     maps=(
         MapInput(
             id="t1_map",
