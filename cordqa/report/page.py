@@ -10,7 +10,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from cordqa.records import Result
-from cordqa.report.sections import build_page, link_dois, status_look
+from cordqa.report.sections import build_page, keep_options, link_dois, status_look
 from cordqa.report.words import clean_text, status_word
 from cordqa.resources import resource_path
 
@@ -27,7 +27,12 @@ def _template() -> Template:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"dois": link_dois, "look": status_look, "word": status_word}
+    environment.filters |= {
+        "dois": link_dois,
+        "options": keep_options,
+        "look": status_look,
+        "word": status_word,
+    }
     return environment.from_string(_read("report.html.j2"))
 
 

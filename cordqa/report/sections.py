@@ -15,7 +15,7 @@ from cordqa.report.page_links import PageList, find_pages
 from cordqa.report.placement import FigureView, Section, arrange_figures
 from cordqa.report.words import count_noun, status_word
 
-__all__ = ["Page", "build_page", "link_dois", "status_look"]
+__all__ = ["Page", "build_page", "keep_options", "link_dois", "status_look"]
 
 _LOOKS = {Status.PASS: "pass", Status.WARN: "warn", Status.FAIL: "fail", Status.NOT_EVALUATED: "none"}
 _VERDICTS = {
@@ -24,6 +24,7 @@ _VERDICTS = {
     Status.FAIL: "Failed",
     Status.NOT_EVALUATED: "Not evaluated",
 }
+_OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z0-9-]*)")
 _DOI = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:\s*)?(10\.\d{4,9}/[^\s\"<>]+)", re.IGNORECASE)
 #: Outcomes that are listed in the open; more of them fold away.
 _OPEN_OUTCOMES = 8
@@ -186,6 +187,12 @@ def _contents(result: Result, page: dict[str, Any]) -> list[tuple[str, str]]:
         ("provenance", "Provenance", source),
     ]
     return [(identifier, title) for identifier, title, there in entries if there]
+
+
+def keep_options(text: str) -> Markup:
+    """Escape a text and keep options such as ``--noise-sd`` from breaking between their two dashes."""
+    # The text is escaped first, and what an option consists of needs no escaping.
+    return Markup(_OPTION.sub(r'<span class="option">\1</span>', str(escape(text))))
 
 
 def link_dois(text: str) -> Markup:

@@ -286,15 +286,18 @@ def _recovered(pairs: Sequence[_Pair]) -> list[Statistic]:
 
 
 def _recovered_words(pairs: Sequence[_Pair]) -> str:
-    words = []
+    words: list[str] = []
+    explained: list[str] = []
     for quantity, region in _SUMMARY:
         some = [p for p in pairs if p.quantity == quantity and p.region == region]
         if some:
             bias = 100.0 * fmean(p.row.value / p.truth - 1.0 for p in some)
             words.append(f"{quantity} of {region} {bias:+.1f} %")
-    return (
-        f"Against the simulated truth: {', '.join(words)} on average." if words else "No truth was recovered."
-    )
+            explained += [quantity] if quantity in _WHY_OFF and quantity in _DRAWN else []
+    if not words:
+        return "No truth was recovered."
+    why = f"; the figures of {' and '.join(explained)} say why these are off" if explained else ""
+    return f"Against the simulated truth: {', '.join(words)} on average{why}."
 
 
 def _recovered_outcome(pairs: Sequence[_Pair]) -> Outcome:

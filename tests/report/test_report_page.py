@@ -30,7 +30,7 @@ from cordqa.records import (
 from cordqa.report import render_report
 from cordqa.report.matching import match_verdicts
 from cordqa.report.measurement_table import measurement_table
-from cordqa.report.sections import link_dois
+from cordqa.report.sections import keep_options, link_dois
 from cordqa.resources import resource_path
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "path", "circle", "rect", "use", "image"}
@@ -393,6 +393,13 @@ def test_only_dois_become_links():
         Page(html).text == "javascript:alert(1) http://x.y doi:10.1002/mrm.28779 . "
         "(https://doi.org/10.1/a) doi:10.2307/2532051 ; <b>"
     )
+
+
+def test_an_option_never_breaks_between_its_dashes():
+    html = str(keep_options("give --noise-sd or --noise-map <b>; a--b is none"))
+    assert re.findall(r'<span class="option">([^<]*)</span>', html) == ["--noise-sd", "--noise-map"]
+    assert "&lt;b&gt;" in html and Page(html).text == "give --noise-sd or --noise-map <b>; a--b is none"
+    assert str(keep_options("")) == ""
 
 
 def judged(status: Status, **keys) -> Verdict:
