@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.cord.atlas import AtlasImage
-from cordqa.cord.axes import slice_label
 from cordqa.cord.extraction import box_weights
 from cordqa.models.diffusion.gradients import GradientTable
 from cordqa.records import Measurement, Volume
 from cordqa.workflow.cord_atlas import AtlasChoice
 from cordqa.workflow.cord_diffusion_fit import ModelMaps
-from cordqa.workflow.cord_image import groups_of
+from cordqa.workflow.cord_image import NamedSlices, name_slices
 from cordqa.workflow.cord_records import CordImage
 
 __all__ = [
@@ -77,34 +76,21 @@ class RegionTask:
 
 
 @dataclass(frozen=True, slots=True)
-class RegionGroups:
-    """Slices by name, notes by name, names without any slice, and the place of single slices.
+class RegionGroups(NamedSlices):
+    """Named slices, and what the atlas weighs in them.
 
     ``parts`` holds, by name, the weights of the atlas in those slices, shape (n_labels, n_voxels), the
     slices within the box of the atlas, and the share of the slices that it reaches.
     """
 
-    slices: dict[str, NDArray[np.intp]]
     parts: dict[str, tuple[Array, NDArray[np.intp], float]]
-    notes: dict[str, str]
-    empty: tuple[str, ...]
-    singles: dict[str, tuple[int, int]]
 
 
 def group_slices(image: CordImage, atlas: AtlasImage, wanted: Sequence[str]) -> RegionGroups:
-    """Group the slices of an image by level, and one by one where no level is known."""
-    chosen, notes = groups_of(image, wanted, skip_left_out=True)
-    slices = {name: image.table.slices[mask] for name, mask in chosen.items() if mask.any()}
-    empty = tuple(name for name in notes if not chosen[name].any())
-    singles: dict[str, tuple[int, int]] = {}
-    if image.levels is None:
-        for number, stored in zip(image.table.slices, image.table.array_index, strict=True):
-            if int(number) not in image.left_out:
-                name = slice_label(int(number))
-                singles[name] = (int(number), int(stored))
-                slices[name] = np.array([number], dtype=np.intp)
-    parts = {name: box_weights(atlas, numbers) for name, numbers in slices.items()}
-    return RegionGroups(slices, parts, notes, empty, singles)
+    """Weigh the atlas in the named slices of an image."""
+    named = name_slices(image, wanted)
+    parts = {name: box_weights(atlas, numbers) for name, numbers in named.slices.items()}
+    return RegionGroups(named.slices, named.notes, named.empty, named.singles, parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -25,11 +25,13 @@ from cordqa.workflow.cord_select import make_entities
 
 __all__ = [
     "ALL",
+    "NamedSlices",
     "analyse_image",
     "carry_levels",
     "find_mask",
     "groups_of",
     "leave_out_slices",
+    "name_slices",
     "open_image",
     "own_levels",
     "shape_rows",
@@ -338,6 +340,43 @@ def groups_of(
                 notes[name] = f"{notes[name]}; {note}" if notes.get(name) else note
                 groups[name] = chosen & ~gone
     return groups, notes
+
+
+@dataclass(frozen=True, slots=True)
+class NamedSlices:
+    """Slices of an image by level, and one by one where no level is known.
+
+    Attributes
+    ----------
+    slices : dict of str to ndarray of int
+        Name to slice numbers, counted from inferior; never empty.
+    notes : dict of str to str
+        What is to be said of a name.
+    empty : tuple of str
+        Names with a note and without any slice.
+    singles : dict of str to tuple of int
+        Name of a single slice to its number and its index in the stored array.
+    """
+
+    slices: dict[str, NDArray[np.intp]]
+    notes: dict[str, str]
+    empty: tuple[str, ...]
+    singles: dict[str, tuple[int, int]]
+
+
+def name_slices(image: CordImage, wanted: Sequence[str]) -> NamedSlices:
+    """Name the slices from which regions are taken; those that a reviewer took out have no name."""
+    chosen, notes = groups_of(image, wanted, skip_left_out=True)
+    slices = {name: image.table.slices[mask] for name, mask in chosen.items() if mask.any()}
+    empty = tuple(name for name in notes if not chosen[name].any())
+    singles: dict[str, tuple[int, int]] = {}
+    if image.levels is None:
+        for number, stored in zip(image.table.slices, image.table.array_index, strict=True):
+            if int(number) not in image.left_out:
+                name = slice_label(int(number))
+                singles[name] = (int(number), int(stored))
+                slices[name] = np.array([number], dtype=np.intp)
+    return NamedSlices(slices, notes, empty, singles)
 
 
 def shape_rows(image: CordImage, unit: Unit, *, wanted: Sequence[str] = ()) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.cord.atlas import AtlasImage
-from cordqa.cord.axes import slice_label
 from cordqa.cord.extraction import Method, extract_regions
 from cordqa.cord.signal_extraction import extract_modelled
 from cordqa.errors import CordqaError, InputError
@@ -25,7 +24,7 @@ from cordqa.quantities import get_quantity
 from cordqa.records import Acquisition, Measurement, Notice, Severity, Volume
 from cordqa.workflow.cord_atlas import AtlasChoice, lay_into_cord, regions_of
 from cordqa.workflow.cord_coregister import Alignment, align_slices
-from cordqa.workflow.cord_image import analyse_image, carry_levels, groups_of, open_image
+from cordqa.workflow.cord_image import analyse_image, carry_levels, name_slices, open_image
 from cordqa.workflow.cord_records import CordImage, Levels, TransferMaps, Unit
 from cordqa.workflow.cord_select import TransferSet, read_number
 from cordqa.workflow.cord_settings import CordSettings, uses_signals
@@ -320,23 +319,14 @@ def transfer_rows(
     if found.atlas is None:
         return
     image = found.image
-    groups, notes = groups_of(image, wanted, skip_left_out=True)
-    slices = {name: image.table.slices[chosen] for name, chosen in groups.items() if chosen.any()}
+    named = name_slices(image, wanted)
     how = {
         quantity: f"{settings.method} of {'signals' if uses_signals(settings, quantity) else 'the map'}"
         for quantity in found.maps
     }
-    singles: dict[str, tuple[int, int]] = {}
-    if image.levels is None:
-        for number, stored in zip(image.table.slices, image.table.array_index, strict=True):
-            if int(number) in image.left_out:
-                continue
-            name = slice_label(int(number))
-            singles[name] = (int(number), int(stored))
-            slices[name] = np.array([number], dtype=np.intp)
-    for row in _extract(found, found.atlas, choice, slices, notes, settings):
+    for row in _extract(found, found.atlas, choice, named.slices, named.notes, settings):
         more = (*_atlas_flags(choice), *found.flags.get(row.quantity, ()))
-        place = singles.get(row.level, (None, None))
+        place = named.singles.get(row.level, (None, None))
         unit.rows.append(
             replace(
                 row,
@@ -347,13 +337,12 @@ def transfer_rows(
             )
         )
     unit.rows.extend(
-        _absent(quantity, name, note, image, how[quantity])
+        _absent(quantity, name, named.notes[name], image, how[quantity])
         for quantity in found.maps
-        for name, note in notes.items()
-        if not groups[name].any()
+        for name in named.empty
     )
     words = ", ".join(f"{quantity} by {text}" for quantity, text in how.items())
-    unit.done(image.label, "extraction", f"{words}; {len(slices)} groups of slices")
+    unit.done(image.label, "extraction", f"{words}; {len(named.slices)} groups of slices")
 
 
 def _extract(
