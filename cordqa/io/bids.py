@@ -126,17 +126,37 @@ def _json_files(folder: Path) -> list[str]:
         return []
 
 
+class _TwoValuesError(Exception):
+    """A name with two values: readers take the last one silently, so nobody knows which was meant."""
+
+
+def _one_value_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for name, value in pairs:
+            if found[name] != value:
+                raise _TwoValuesError(name)
+    return found
+
+
 def load_json(path: Path, *, limit: int) -> Mapping[str, Any]:
     """Read a JSON object of bounded size.
 
     Raises
     ------
     UnreadableFileError
-        If it is not UTF-8, not valid JSON, or not an object.
+        If it is not UTF-8, not valid JSON, or not an object, or gives one name two values.
     """
     name = printable(path.name, limit=80)
     try:
-        value = json.loads(read_small(path, limit=limit).decode("utf-8-sig"))
+        value = json.loads(
+            read_small(path, limit=limit).decode("utf-8-sig"), object_pairs_hook=_one_value_each
+        )
+    except _TwoValuesError as error:
+        raise UnreadableFileError(
+            f"the sidecar {name} gives {printable(str(error), limit=80)} twice, with two values",
+            todo="keep the right one",
+        ) from None
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", None)
         where = f" (line {line})" if line else ""

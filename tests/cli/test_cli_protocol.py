@@ -108,6 +108,11 @@ def test_infer_then_check_then_diff(clean: Path, tmp_path: Path, capsys: pytest.
     draft = tmp_path / "draft.yaml"
     assert call("protocol", "infer", clean, draft, "--name", "mine") == 0
     assert not capsys.readouterr().out
+    edited = draft.read_text() + "# read by hand\n"
+    draft.write_text(edited)
+    assert call("protocol", "infer", clean, draft) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert draft.read_text() == edited
     assert call("protocol", draft, clean, tmp_path / "out") == 0
     capsys.readouterr()
     assert call("protocol", "diff", draft, draft) == 0

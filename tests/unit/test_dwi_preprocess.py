@@ -376,6 +376,7 @@ def test_missing_values_are_named_and_contained(moved):
     done = preprocess_dwi(data, moved.affine, SCHEME, moved.cord)
     assert any("lack a value" in notice for notice in done.notices)
     assert done.outlier[:, 9].all()
+    assert any("outliers in volume 10 (counted from 1)" in notice for notice in done.notices)
     assert np.isfinite(done.data[:, :, :, 10]).all()
     assert np.isfinite(done.sigma[moved.cord > 0.5]).mean() > 0.9
 

@@ -74,6 +74,15 @@ def test_a_broken_sidecar_is_named_once_and_leaves_its_series_without_values(tmp
     assert by_suffix["01", "T1w"].values["EchoTime"] == 0.003 and not by_suffix["01", "T1w"].problems
 
 
+def test_one_name_with_two_values_is_broken_and_named(tmp_path: Path) -> None:
+    put(tmp_path, "sub-01/anat/sub-01_T2w.json", text='{"EchoTime": 0.1, "EchoTime": 0.01}')
+    put(tmp_path, "sub-02/anat/sub-02_T2w.json", text='{"EchoTime": 0.1, "EchoTime": 0.1}')
+    reading = read(tmp_path)
+    (error, _), *others = reading.broken.values()
+    assert "gives EchoTime twice" in str(error) and not others
+    assert {one.subject: dict(one.values) for one in reading.series}["02"]["EchoTime"] == 0.1
+
+
 @pytest.mark.parametrize("text", ["", "[1, 2]", "null", "{", '{"a": NaN', "\0", '{"EchoTime": 0.1}}'])
 def test_what_is_no_json_object_is_broken(tmp_path: Path, text: str) -> None:
     put(tmp_path, "sub-01/anat/sub-01_T2w.json", text=text)

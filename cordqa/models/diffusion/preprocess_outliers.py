@@ -233,7 +233,7 @@ def _notices(
                 f"({int(mine.sum())})"
             )
     lost = outlier[slices].mean(axis=0)
-    whole = [str(v) for v in np.flatnonzero(lost > 0.5)]
+    whole = [str(v + 1) for v in np.flatnonzero(lost > 0.5)]
     if whole:
-        out.append(f"more than half of the slices are outliers in volumes {', '.join(whole)}")
+        out.append(f"more than half of the slices are outliers in volume {', '.join(whole)} (counted from 1)")
     return tuple(out)

@@ -41,7 +41,7 @@ def draft_dataset(data: Path, *, name: str = "draft", out: Path | None = None) -
     Raises
     ------
     ConfigError
-        If the name cannot be the id of a protocol, or the file would not be YAML.
+        If the name cannot be the id of a protocol, or the file would not be YAML, or exists already.
     EmptyInputError
         If no series records a parameter.
     """
@@ -56,6 +56,9 @@ def draft_dataset(data: Path, *, name: str = "draft", out: Path | None = None) -
         raise ConfigError(
             "a protocol file ends in .yaml", where=str(out), todo="give a name such as draft.yaml"
         )
+    if out is not None and out.exists():
+        # A draft is there to be edited by hand: writing over it would lose that work.
+        raise ConfigError("exists already", where=str(out), todo="give another name, or remove the file")
     observed = observe_dataset(data)
     draft = draft_protocol(observed.series)
     if not draft.series:
