@@ -29,6 +29,8 @@ MAX_FILES = 1_000_000
 _MAX_TABLE_BYTES = 64 * 1024 * 1024
 _MAX_SIDECAR_BYTES = 2 * 1024 * 1024
 _MAX_SHOWN = 5
+_OTHER_NAME = "names that are not BIDS"
+_LOST_IMAGE = "images of participants whose names are not BIDS"
 _IMAGES = (".nii.gz", ".nii")
 #: What may lie at the top of a dataset and speak for the images below.
 _INHERITED = (".json", ".bval", ".bvec")
@@ -325,7 +327,9 @@ class _Walk:
             return
         name = parse_name(entry.name)
         if name is None:
-            self._pass_over("names that are not BIDS", relative)
+            # A misspelt image is a scan that would be missing from the study without anybody noticing.
+            lost = subject and not derivative and entry.name.lower().endswith((".nii", ".nii.gz"))
+            self._pass_over(_LOST_IMAGE if lost else _OTHER_NAME, relative)
             return
         found = name.entities.get("sub", "")
         if subject and found != subject.removeprefix("sub-"):
@@ -390,7 +394,7 @@ class _Walk:
         for why, paths in sorted(self.passed_over.items()):
             examples = ", ".join(printable(path, limit=120) for path in paths[:_MAX_SHOWN])
             more = f" and {len(paths) - _MAX_SHOWN} more" if len(paths) > _MAX_SHOWN else ""
-            severity = Severity.INFO if "ignore" in why or "not BIDS" in why else Severity.WARNING
+            severity = Severity.INFO if "ignore" in why or why == _OTHER_NAME else Severity.WARNING
             yield Notice(
                 severity=severity, message=f"passed over, {why}: {examples}{more}", code="bids.passed-over"
             )

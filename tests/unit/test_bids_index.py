@@ -18,7 +18,7 @@ from cordqa.io.bids_labels import Role, find_user_files
 from cordqa.io.bids_names import ENTITIES, format_name, parse_name, split_extension
 from cordqa.io.derivatives import DerivativeInfo, derivative_path, write_dataset_description, write_derivative
 from cordqa.io.volumes import read_volume
-from cordqa.records import Volume
+from cordqa.records import Severity, Volume
 
 
 def make(root: Path, *names: str) -> Path:
@@ -462,3 +462,10 @@ def test_ten_thousand_files_take_less_than_a_second(tmp_path: Path) -> None:
     index = index_dataset(tmp_path)
     assert time.process_time() - start < 1.0
     assert len(index.files) == 10_000
+
+
+def test_a_misspelt_image_of_a_participant_is_a_warning_and_a_note_is_not(tmp_path: Path) -> None:
+    make(tmp_path, "sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02-T2w.nii.gz", "sub-02/anat/my-notes.txt")
+    notices = {notice.severity: notice.message for notice in index_dataset(tmp_path).notices}
+    assert "sub-02-T2w.nii.gz" in notices[Severity.WARNING]
+    assert "my-notes.txt" in notices[Severity.INFO] and "sub-02-T2w" not in notices[Severity.INFO]
