@@ -109,7 +109,8 @@ def run_cord_group(
     settings = settings or CordSettings()
     tell = progress or (lambda _message: None)
     check_protocol_name(settings.protocol)
-    check_folder(out)
+    if out.exists():
+        check_folder(out)
     review = read_review(settings.exclude_from)
     marks = exclusions(review)
     folders = [folder for folder in _folders(out) if _is_asked(folder, out, settings)]

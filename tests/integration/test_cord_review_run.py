@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cordqa.errors import EmptyInputError
 from cordqa.io.bids_index import index_dataset
 from cordqa.io.results import read_result
 from cordqa.records import Result, State
@@ -148,3 +149,13 @@ def test_pages_lead_to_their_neighbours_and_the_list_to_all(run: tuple[Path, Res
 def test_a_page_of_a_participant_is_small(run: tuple[Path, Result]) -> None:
     sizes = [page.stat().st_size for page in run[0].rglob("report.html")]
     assert max(sizes) < 1_000_000
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_study_before_its_participants_is_told_what_to_run(tmp_path: Path, there: bool) -> None:
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    with pytest.raises(EmptyInputError, match="participant' first"):
+        run_cord_group(out)
+    assert out.exists() is there
