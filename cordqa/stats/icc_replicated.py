@@ -3,7 +3,7 @@
 The interaction of subject and rater is a component of its own, so that the reliability of one
 measurement, of one per rater, and of a repeat by the same rater can each be given.
 
-Eliasziw M, et al. Phys Ther 1994;74:777. doi:10.1093/ptj/74.8.777
+Eliasziw M, et al. Phys Ther 1994;74:777.
 """
 
 from __future__ import annotations

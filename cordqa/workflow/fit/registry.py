@@ -244,7 +244,7 @@ class FitModel:
     produces : tuple of str
         Keys of the maps that may come out; ids of quantities wherever there is one.
     references : tuple of str
-        Citations with DOI; the first is the model's own.
+        Citations with a checked DOI, or with volume and page; the first is the model's own.
     example : callable
         Makes the :class:`Example` of the contract suite.
     settings, maps, options

@@ -124,7 +124,7 @@ MODEL = FitModel(
     produces=("MD", "VI", "VA", "KI", "KA", "muFA", "muFA_lower", "muFA_upper", "OP"),
     references=(
         "Lasic S et al. Front Phys 2014. doi:10.3389/fphy.2014.00011",
-        "Szczepankiewicz F et al. NeuroImage 2015. doi:10.1016/j.neuroimage.2014.09.057",
+        "Szczepankiewicz F et al. NeuroImage 2016. doi:10.1016/j.neuroimage.2016.07.038",
         "Westin CF et al. NeuroImage 2016. doi:10.1016/j.neuroimage.2016.02.039",
     ),
     assumptions=("Compartments are Gaussian and do not exchange; encodings differ in shape only.",),
