@@ -143,11 +143,13 @@ def test_wrong_settings_are_named():
 
 
 def test_ratio():
-    found = mt_ratio([50.0, 120.0, 1.0, np.nan, 5.0], [100.0, 100.0, 0.0, 1.0, -3.0])
+    found = mt_ratio([50.0, 120.0, 1.0, np.nan, 5.0, 0.0], [100.0, 100.0, 0.0, 1.0, -3.0, 100.0])
     assert found.values["MTR"][:2].tolist() == [50.0, pytest.approx(-20.0)]
     assert np.isnan(found.values["MTR"][2:]).all()
     assert found.reasons.at(2) == "no signal in one of the images"
     assert "not a number" in found.reasons.at(3)
+    # A zero is padding or a mask: a saturation of 100 % does not exist.
+    assert found.reasons.at(5) == "no signal in one of the images"
     assert mt_ratio([500.0], [100.0], limit_percent=100.0).values["MTR"][0] == -100.0
     assert mt_ratio([500.0], [100.0]).values["MTR"][0] == -400.0
     with pytest.raises(InputError, match="shape"):
@@ -182,6 +184,21 @@ def test_pairs_that_differ_are_noticed(changed, severity, text):
     notices = check_mt_pair(acquisition(**changed), acquisition())
     assert [n.severity for n in notices] == [severity]
     assert text in notices[0].message
+
+
+def test_what_is_not_known_is_said_in_one_sentence():
+    bare = Acquisition()
+    (notice,) = check_mt_pair(bare, bare)
+    assert notice.severity is Severity.WARNING
+    assert "repetition time, flip angle" in notice.message
+    assert "echo time" in notice.message
+    (notice,) = check_mt_pair(acquisition(echo_time_s=math.nan), acquisition())
+    assert notice.message.startswith("echo time of MT-on or MT-off is not known")
+    t1w = acquisition(repetition_time_s=0.011, flip_angle_deg=15.0)
+    errors = [n for n in check_mt_triplet(bare, bare, t1w) if n.severity is Severity.ERROR]
+    assert [n.message for n in errors] == [
+        "TR or flip angle of MT-on and MT-off is not known: MTsat cannot be computed"
+    ]
 
 
 def test_triplets_may_differ_in_tr_but_not_in_scaling():

@@ -222,3 +222,40 @@ def test_floor_from_the_plateau_of_short_t2():
     assert np.isnan(estimate_noise_floor(np.full((3, 32), np.nan)))
     assert np.isnan(estimate_noise_floor(np.zeros((3, 32))))
     assert np.isnan(estimate_noise_floor(np.empty((0, 32))))
+
+
+@pytest.mark.parametrize("t2", [0.03, 0.08])
+def test_single_voxels_are_fitted_as_means_of_rician_noise(t2):
+    """32 echoes, many of them noise: T2 would come out 7 to 20 % too long."""
+    rng = np.random.default_rng(3)
+    times = 0.01 * np.arange(1, 33)
+    clean = np.exp(-times / t2) * np.ones((1500, 1))
+    sd = float(clean.max()) / 20
+    noisy = np.abs(clean + rng.normal(0, sd, clean.shape) + 1j * rng.normal(0, sd, clean.shape))
+    fit = fit_multi_echo(noisy, times, noise_sd=sd, rician=True)
+    value, error = fit.parameters["t2_s"], fit.standard_errors["t2_s"]
+    assert value.mean() == pytest.approx(t2, rel=0.015)
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(value.std(), rel=0.1)
+    assert fit_multi_echo(noisy, times, noise_sd=sd).parameters["t2_s"].mean() > 1.05 * t2
+
+
+def test_phase_graph_under_rician_noise_and_its_angle_near_180():
+    rng = np.random.default_rng(5)
+    times = 0.01 * np.arange(1, 13)
+    for angle in (180.0, 140.0):
+        clean = multi_echo_spin_echo_signal(
+            12, 0.01, 0.04, 1.0, refocusing_angle_deg=angle, excitation_angle_deg=angle / 2
+        ) * np.ones((600, 1))
+        sd = float(clean.max()) / 30
+        noisy = np.abs(clean + rng.normal(0, sd, clean.shape) + 1j * rng.normal(0, sd, clean.shape))
+        fit = fit_multi_echo(noisy, times, model="epg", t1_s=1.0, noise_sd=sd, rician=True)
+        assert fit.parameters["t2_s"].mean() == pytest.approx(0.04, rel=0.015)
+        found, error = fit.parameters["refocusing_angle_deg"], fit.standard_errors["refocusing_angle_deg"]
+        # The linear error has no limit at 180 degrees.
+        assert np.sqrt(np.nanmean(error**2)) == pytest.approx(found.std(), rel=0.25)
+
+
+def test_the_mean_of_rician_noise_needs_the_noise_alone():
+    for wrong in ({}, {"noise_sd": 0.1, "noise_floor": 0.1}):
+        with pytest.raises(InputError, match="needs noise_sd"):
+            fit_multi_echo(np.ones((2, 4)), [0.01, 0.02, 0.03, 0.04], rician=True, **wrong)

@@ -31,7 +31,8 @@ def mt_ratio(mt_on: ArrayLike, mt_off: ArrayLike, *, limit_percent: float | None
     Returns
     -------
     FittedMaps
-        MTR (%); NaN with a reason where S_off is not positive or a signal is not a number.
+        MTR (%); NaN with a reason where a signal is not positive or not a number: a zero is padding, or
+        what a mask left, and no saturation of 100 %.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def mt_ratio(mt_on: ArrayLike, mt_off: ArrayLike, *, limit_percent: float | None
     if limit_percent is not None and not limit_percent > 0:
         raise InputError("the limit must be positive", found=f"{limit_percent}")
     known = np.isfinite(on) & np.isfinite(off)
-    usable = known & (off > 0)
+    usable = known & (off > 0) & (on > 0)
     ratio = 100.0 * (1.0 - np.divide(on, off, out=np.ones_like(on), where=usable))
     if limit_percent is not None:
         ratio = np.clip(ratio, -limit_percent, limit_percent)

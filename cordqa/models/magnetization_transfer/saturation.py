@@ -20,10 +20,12 @@ from cordqa.errors import InputError
 from cordqa.models.magnetization_transfer.outcomes import NO_B1, NO_NUMBER, NO_SIGNAL, NO_SOLUTION, judge
 from cordqa.models.maps import FittedMaps
 
-__all__ = ["B1Model", "SpoiledEcho", "fit_mt_saturation", "mt_saturation_signal"]
+__all__ = ["B1Model", "PulseOrder", "SpoiledEcho", "fit_mt_saturation", "mt_saturation_signal"]
 
 Array = NDArray[np.float64]
 B1Model = Literal["none", "helms2021", "lipp2023"]
+#: Where the saturation pulse stands: the published algebra has it after the readout.
+PulseOrder = Literal["after", "before"]
 #: C in (1 - C) / (1 - C B1).  0.4 was calibrated for one pulse in the brain; other pulses differ.
 HELMS_C = 0.4
 #: Signal differences count as none below this share of the larger term: rounding, not tissue.
@@ -74,6 +76,7 @@ def fit_mt_saturation(
     b1_model: B1Model = "none",
     helms_c: float = HELMS_C,
     lipp_c: float | None = None,
+    pulse_order: PulseOrder = "after",
 ) -> FittedMaps:
     """MTsat and T1 from three images.
 
@@ -95,12 +98,18 @@ def fit_mt_saturation(
         C of ``helms2021``; depends on the saturation pulse.
     lipp_c : float
         C of ``lipp2023``: relative change of MTsat per unit of B1; there is no general value.
+    pulse_order : {'after', 'before'}
+        ``after``: the published algebra, exact where the saturation follows the readout.  A pulse just
+        before the readout is seen in the signal a second time, so that this algebra gives
+        ``d' = d + d (a^2/2 + d + R1 TR) / (1 - d)``, 2 to 10 % too much; ``before`` solves that for d,
+        which is ``d' / (1 + d' + a^2/2 + R1 TR)`` (terms with the actual B1 where it is known).
 
     Returns
     -------
     FittedMaps
-        MTsat (%), T1 (ms) and M0 (signal amplitude).  NaN with a reason where a signal is not positive, where
-        signals give no positive R1 or amplitude, or where B1 is missing.
+        MTsat (%), T1 (ms) and M0 (signal amplitude; corrected for B1 like T1).  NaN with a reason
+        where a signal is not positive, where signals give no positive R1 or amplitude, or where B1
+        is missing.
 
     Raises
     ------
@@ -116,6 +125,8 @@ def fit_mt_saturation(
     s_mt, s_pd, s_t1 = (np.asarray(s, dtype=float) for s in (mt_weighted, pd_weighted, t1_weighted))
     _check(s_mt, s_pd, s_t1, mt_echo, pd_echo, t1_echo)
     field = _check_b1(b1, b1_model, s_mt.shape, helms_c, lipp_c)
+    if pulse_order not in get_args(PulseOrder):
+        raise InputError("unknown pulse order", found=str(pulse_order), expected="after or before")
     known = np.isfinite(s_mt) & np.isfinite(s_pd) & np.isfinite(s_t1)
     usable = known & (s_mt > 0) & (s_pd > 0) & (s_t1 > 0)
     mt, pd, t1 = (np.where(usable, s, 1.0) for s in (s_mt, s_pd, s_t1))
@@ -126,16 +137,24 @@ def fit_mt_saturation(
     rate, amplitude = _rate_and_amplitude(pd, t1, (ap, pd_echo), (at, t1_echo))
     solved = np.isfinite(rate) & (rate > 0) & np.isfinite(amplitude) & (amplitude > 0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        saturation = (amplitude * am / mt - 1.0) * rate * mt_echo.repetition_time_s - am**2 / 2.0
+        recovery = rate * mt_echo.repetition_time_s
+        saturation = (amplitude * am / mt - 1.0) * recovery - am**2 / 2.0
+        if pulse_order == "before":
+            # Nominal angles give all three terms over B1 squared.
+            size = 1.0 if actual else safe**2
+            saturation = saturation / (1.0 + size * (saturation + am**2 / 2.0 + recovery))
         t1_s = 1.0 / (rate if actual else rate * safe**2)
+        # With nominal angles the algebra finds M0 times B1.
+        m0 = amplitude if actual else amplitude / safe
         percent = 100.0 * saturation * _b1_factor(safe, b1_model, helms_c, lipp_c)
     failures = [(~known, NO_NUMBER), (~usable, NO_SIGNAL), (~solved, NO_SOLUTION), (~has_b1, NO_B1)]
     judged = {
         name: judge(values, failures)
-        for name, values in (("MTsat", percent), ("T1", 1000.0 * t1_s), ("M0", amplitude))
+        for name, values in (("MTsat", percent), ("T1", 1000.0 * t1_s), ("M0", m0))
     }
     return FittedMaps(
-        model=f"dual-flip-angle algebra for small angles, B1 model {b1_model}",
+        model=f"dual-flip-angle algebra for small angles, B1 model {b1_model}, saturation {pulse_order} the "
+        "readout",
         values={name: values for name, (values, _) in judged.items()},
         units={"MTsat": "%", "T1": "ms", "M0": "signal"},
         reasons=judged["MTsat"][1],

@@ -28,6 +28,7 @@ __all__ = [
     "first_reason",
     "fit_by_pattern",
     "refuse_negative",
+    "variance_scale",
 ]
 
 Array = NDArray[np.float64]
@@ -335,7 +336,7 @@ class _Store:
     def take(self, problem: Problem, solution: Solution, noise_known: bool) -> None:
         fit, rows = solution.fit, problem.rows
         freedom = problem.columns.size - solution.n_parameters
-        variance, interval_freedom = _variance_scale(fit.cost, freedom, noise_known)
+        variance, interval_freedom = variance_scale(fit.cost, freedom, noise_known)
         weight = problem.weight if solution.weight is None else solution.weight
         matrix = covariance(fit.derivatives, weight, fit.held)
         reason = np.where(fit.converged, solution.reason, NOT_CONVERGED)
@@ -385,7 +386,9 @@ class _Store:
         )
 
 
-def _variance_scale(cost: Array, freedom: int, noise_known: bool) -> tuple[Array, Array]:
+def variance_scale(
+    cost: Array, freedom: int, noise_known: bool, *, level: float = _CHI_SQUARE_LEVEL
+) -> tuple[Array, Array]:
     """Return the factor on (J^T W J)^-1 and the degrees of freedom of the quantile.
 
     With stated noise the factor is 1 and the quantile normal, unless the residuals are too large
@@ -400,5 +403,5 @@ def _variance_scale(cost: Array, freedom: int, noise_known: bool) -> tuple[Array
         return np.ones(n), np.full(n, np.inf)
     from scipy.special import chdtrc
 
-    consistent = chdtrc(freedom, cost) >= _CHI_SQUARE_LEVEL
+    consistent = chdtrc(freedom, cost) >= level
     return np.where(consistent, 1.0, from_scatter), np.where(consistent, np.inf, scatter_freedom)

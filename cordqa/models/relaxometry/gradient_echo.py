@@ -20,12 +20,12 @@ from cordqa.models.relaxometry.fitting import (
     fit_by_pattern,
 )
 from cordqa.models.relaxometry.least_squares import solve_least_squares
+from cordqa.models.relaxometry.noise import rician_mean, rician_weight
 
 __all__ = [
     "DEPHASED",
     "fit_gradient_echo",
     "gradient_echo_signal",
-    "rician_mean",
     "slice_dephasing",
     "slice_gradient",
     "slice_gradient_from_phase",
@@ -37,45 +37,7 @@ Array = NDArray[np.float64]
 DEPHASED = "dephased"
 #: Echoes whose slice has lost more than this share are left out: the true profile is no rectangle.
 _LEAST_LEFT = 0.3
-#: Signal over noise beyond which the Rician mean is its series in (noise/signal)^2.
-_FAR = 25.0
 _GRID_POINTS = 64
-
-
-def rician_mean(signal: ArrayLike, noise_sd: ArrayLike) -> tuple[Array, Array, Array]:
-    """Mean and variance of a magnitude whose two channels hold Gaussian noise, and the mean's slope.
-
-    Parameters
-    ----------
-    signal, noise_sd : array_like
-        Noise-free magnitude, and standard deviation of one channel (0: no noise).
-
-    Returns
-    -------
-    mean, slope, variance : ndarray
-        ``slope`` is the derivative of the mean by the signal.
-
-    References
-    ----------
-    .. [1] Gudbjartsson and Patz, Magn Reson Med 1995, doi:10.1002/mrm.1910340618
-    """
-    from scipy.special import ive
-
-    s, sd = np.broadcast_arrays(np.asarray(signal, dtype=float), np.asarray(noise_sd, dtype=float))
-    noisy = sd > 0
-    ratio = np.divide(s, sd, out=np.full(s.shape, np.inf), where=noisy)
-    near = ratio < _FAR
-    a = np.where(near, ratio, 0.0) ** 2 / 4
-    zero, one = ive(0, a), ive(1, a)
-    root = np.sqrt(np.pi / 2)
-    mean = root * sd * ((1 + 2 * a) * zero + 2 * a * one)
-    slope = root * np.where(near, ratio, 0.0) * (zero + one) / 2
-    small = np.where(near, 0.0, 1 / np.where(near, 1.0, ratio)) ** 2
-    mean = np.where(near, mean, s * (1 + small / 2 + small**2 / 8))
-    slope = np.where(near, slope, 1 - small / 2 - 3 * small**2 / 8)
-    # E[M^2] = S^2 + 2 sd^2; far from the floor the difference of squares would be rounding.
-    variance = np.where(near, s**2 + 2 * sd**2 - mean**2, sd**2 * (1 - small / 2))
-    return mean, slope, variance
 
 
 def slice_dephasing(echo_times_s: ArrayLike, gradient_hz: ArrayLike) -> Array:
@@ -308,10 +270,7 @@ def _weights(problem: Problem, start: Array, times: Array, left: Array, floor: A
     if not problem.noise_known:
         return problem.weight
     expected = np.exp(start[:, 1, None] - times / np.exp(start[:, 0, None])) * left
-    _, _, variance = rician_mean(expected, floor)
-    share = np.where(floor > 0, variance / np.where(floor > 0, floor, 1.0) ** 2, 1.0)
-    weight: Array = problem.weight / np.clip(share, 0.1, 1.0)
-    return weight
+    return rician_weight(problem.weight, expected, floor)
 
 
 def _model(

@@ -123,7 +123,7 @@ def multi_dynamic_signal(
 
     References
     ----------
-    .. [1] Warntjes et al., Magn Reson Med 2008, doi:10.1002/mrm.21635
+    .. [1] Warntjes et al., Magn Reson Med 2008;60:320-329
     """
     t1, t2, amplitude, field_ratio = np.broadcast_arrays(
         *(np.asarray(part, dtype=float) for part in (t1_s, t2_s, m0, b1))
@@ -138,7 +138,7 @@ def multi_dynamic_signal(
         ]
     )
     safe[0] = 0.0
-    signal = evaluate(safe, protocol.timing).T.reshape(*t1.shape, -1)
+    signal = evaluate(safe, protocol.timing).T.reshape(*t1.shape, protocol.timing.delays.size)
     known = good & (field_ratio > 0)
     return np.where(known[..., None], amplitude[..., None] * signal, np.nan)
 
@@ -189,7 +189,7 @@ def fit_multi_dynamic(
 
     References
     ----------
-    .. [1] Warntjes et al., Magn Reson Med 2008, doi:10.1002/mrm.21635
+    .. [1] Warntjes et al., Magn Reson Med 2008;60:320-329
     """
     timing = protocol.timing
     check_determined(protocol, free_b1=b1 is None)

@@ -11,7 +11,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Batch", "Ranges", "Timing", "count_unknown", "determines", "evaluate", "normal_matrix", "refine"]
+from cordqa.models.relaxometry.noise import rician_excess
+
+__all__ = [
+    "Batch",
+    "Ranges",
+    "Timing",
+    "count_unknown",
+    "determines",
+    "evaluate",
+    "mean_magnitude",
+    "normal_matrix",
+    "refine",
+]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -23,9 +35,15 @@ _SINGULAR = 1e-4
 _MAX_STEPS = 40
 _TOLERANCE = 1e-7
 _FLAT = 1e-10
+#: Damping that does not shorten a step, and the gain in cost that moves no parameter by a thousandth of its
+#: standard error, in units of the noise variance.
+_LITTLE, _STILL = 1e-2, 1e-6
 _LARGEST_STEP = 1.0
 _MAX_DAMPING = 1e10
 _TINY = np.finfo(float).tiny
+#: Slope of the mean magnitude that counts at least.  Near a null it is none, yet a sample there tells that
+#: the signal is near it (slope of a signal of one noise), and the cost is curved (that of two).
+_SLOPE_KNOWN, _SLOPE_CURVED = 0.55, 0.8
 #: B1 beyond which a saturation of 120 degrees can no longer be told from a deeper one.
 _B1_RANGE = (0.4, 1.6)
 
@@ -157,11 +175,22 @@ def determines(timing: Timing, *, free_b1: bool) -> bool:
     return True
 
 
-def normal_matrix(parameters: Array, timing: Timing, *, free_b1: bool) -> Array:
-    """Return J^T J of unit noise, shape (p, p, m)."""
-    _, slopes = _derivatives(parameters, timing)
+def normal_matrix(
+    parameters: Array, timing: Timing, *, free_b1: bool, floor_sd: Array | None = None
+) -> Array:
+    """Return J^T J of unit noise, shape (p, p, m); of mean magnitudes where ``floor_sd`` is given."""
+    predicted, slopes = _derivatives(parameters, timing)
     used = slopes[: count_unknown(free_b1=free_b1)]
+    if floor_sd is not None:
+        used = used * np.maximum(np.abs(mean_magnitude(predicted, floor_sd)[1]), _SLOPE_KNOWN)
     return np.asarray(np.einsum("pnm,qnm->pqm", used, used))
+
+
+def mean_magnitude(predicted: Array, floor_sd: Array) -> tuple[Array, Array]:
+    """Mean magnitude (n, m) of signed signals under Rician noise (m,), and its slope by the signal."""
+    size = np.abs(predicted)
+    excess, slope = rician_excess(size / floor_sd)
+    return size + floor_sd * excess, np.copysign(slope, predicted)
 
 
 @dataclass(slots=True)
@@ -173,12 +202,20 @@ class _State:
     normal: Array
 
     @classmethod
-    def at(cls, parameters: Array, signal: Array, timing: Timing, unknown: int) -> _State:
+    def at(
+        cls, parameters: Array, signal: Array, timing: Timing, unknown: int, floor_sd: Array | None
+    ) -> _State:
         predicted, slopes = _derivatives(parameters, timing)
         slopes = slopes[:unknown]
-        residual = signal - predicted
+        if floor_sd is None:
+            residual = pull = signal - predicted
+        else:
+            mean, share = mean_magnitude(predicted, floor_sd)
+            least = np.maximum(np.abs(share), _SLOPE_CURVED)
+            residual = signal - mean
+            slopes, pull = slopes * least, residual * share / least
         cost = np.einsum("nm,nm->m", residual, residual)
-        gradient = np.einsum("pnm,nm->pm", slopes, residual)
+        gradient = np.einsum("pnm,nm->pm", slopes, pull)
         normal = np.empty((unknown, unknown, cost.size))
         for p in range(unknown):
             for q in range(p + 1):
@@ -191,18 +228,29 @@ class _State:
         self.normal[:, :, into] = other.normal[:, :, where]
 
 
-def refine(start: Array, signal: Array, timing: Timing, *, ranges: Ranges, free_b1: bool) -> Batch:
+def refine(
+    start: Array,
+    signal: Array,
+    timing: Timing,
+    *,
+    ranges: Ranges,
+    free_b1: bool,
+    floor_sd: Array | None = None,
+) -> Batch:
     """Minimise the squared difference of a signed signal from ``start`` (4, m) by damped Gauss-Newton steps.
 
-    A voxel leaves the loop when its step is below 1e-7 in every logarithm, or when a step with
-    little damping lowered its cost by less than the fraction 1e-10.
+    With ``floor_sd`` (m,), the positive noise of one channel, the signal is a magnitude and is compared with
+    its mean under Rician noise.  A voxel leaves the loop when its step is below 1e-7 in every logarithm,
+    or when a step with little damping lowered its cost by less than the fraction 1e-10 (with a floor: or by
+    1e-6 of the noise variance).
     """
     low, high = (end[:, None] for end in ranges.logarithms())
     parameters = np.clip(start, low, high)
     count, unknown = parameters.shape[1], count_unknown(free_b1=free_b1)
-    state = _State.at(parameters, signal, timing, unknown)
+    state = _State.at(parameters, signal, timing, unknown, floor_sd)
     done = np.zeros(count, dtype=bool)
     damping, growth = np.full(count, 1e-3), np.full(count, 2.0)
+    still = np.zeros(count) if floor_sd is None else _STILL * floor_sd**2
     for _ in range(_MAX_STEPS):
         todo = np.flatnonzero(~done & (damping < _MAX_DAMPING))
         if not todo.size:
@@ -212,10 +260,11 @@ def refine(start: Array, signal: Array, timing: Timing, *, ranges: Ranges, free_
         trial = here.copy()
         trial[:unknown] = np.clip(here[:unknown] + step, low[:unknown], high[:unknown])
         moved = np.abs(trial - here).max(axis=0)
-        new = _State.at(trial, seen, timing, unknown)
+        new = _State.at(trial, seen, timing, unknown, None if floor_sd is None else floor_sd[todo])
         old = state.cost[todo]
         better = new.cost <= old
-        flat = better & (old - new.cost <= _FLAT * new.cost) & (damping[todo] < 1e-2)
+        least = _FLAT * new.cost if floor_sd is None else np.maximum(_FLAT * new.cost, still[todo])
+        flat = better & (old - new.cost <= least) & (damping[todo] < _LITTLE)
         took = todo[better]
         parameters[:, took] = trial[:, better]
         state.take(new, took, better)

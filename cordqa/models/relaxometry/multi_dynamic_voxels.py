@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cordqa.errors import InputError
 from cordqa.models.maps import FittedMaps, Reasons
+from cordqa.models.relaxometry.fitting import variance_scale
 from cordqa.models.relaxometry.multi_dynamic_solver import (
     Batch,
     Ranges,
@@ -17,9 +18,10 @@ from cordqa.models.relaxometry.multi_dynamic_solver import (
     count_unknown,
     determines,
     evaluate,
+    mean_magnitude,
     normal_matrix,
-    refine,
 )
+from cordqa.models.relaxometry.multi_dynamic_starts import Candidates, Starts
 
 __all__ = ["fit_voxels"]
 
@@ -38,21 +40,24 @@ NOT_CONVERGED = "the fit did not converge"
 UNCERTAIN = "not determined: the standard error exceeds the value"
 AMBIGUOUS = "two T1 explain these magnitudes equally well: their signs are lost"
 INCOMPLETE = "fitted without some of the images"
+NEAR_FLOOR = "later echoes barely stand out of the noise: T2 of those that do comes out too long"
+ROUGH = "standard error of T1 or T2 above 20 %, which is rough itself"
 _MODEL = "multi-dynamic multi-echo equation, least squares in logarithms from several T1"
+#: Residuals this improbable under the stated noise are no chance.
+_CHANCE = 1e-3
+#: Standard error of a logarithm beyond which it is itself rough: the cost is no parabola there.
+_ROUGH = 0.2
+#: Later echoes that stand out of the noise by less: T2 is given, and flagged.
+_CLEAR_SD = 4.0
+#: Mean and variance of a magnitude without signal, in units of the noise of one channel.
+_FLOOR_MEAN, _FLOOR_VARIANCE = float(np.sqrt(np.pi / 2)), float(2 - np.pi / 2)
+#: Stands for no noise, in units of the strongest sample.
+_NO_NOISE = 1e-9
 #: Voxels solved together: small enough for the cache.
 _BLOCK = 16_384
-_T1_POINTS, _B1_POINTS, _T2_POINTS = 80, 13, 32
-#: Rows matched with the dictionary at once: their products stay in the cache.
-_MATCHED = 512
-_B1_GRID = (0.7, 1.3)
-_B1_KNOWN = (0.4, 1.8)
 #: Signals below this many noise standard deviations in every image carry nothing.
 _DETECTION = 3.0
 _ECHOES = 2
-#: A start of another number of inverted dynamics is tried where its cost is below this many times the best.
-_RIVAL = 10.0
-#: ... or below this share of the squared signal.
-_ALWAYS = 3e-3
 #: Solutions whose costs differ by less than that of one sample this many standard deviations off are equal,
 _EQUAL_SD = 2.0
 #: and so are those that differ by this share of the squared signal: rounding.
@@ -69,6 +74,7 @@ class _Store:
     errors: Array  # (4, m), of the logarithms
     codes: NDArray[np.uint8]
     texts: tuple[str, ...]
+    near_floor: Mask
 
     @classmethod
     def make(cls, count: int) -> _Store:
@@ -86,7 +92,7 @@ class _Store:
             IN_NOISE,
         )
         nothing = np.full((4, count), np.nan)
-        return cls(nothing, nothing.copy(), np.zeros(count, np.uint8), texts)
+        return cls(nothing, nothing.copy(), np.zeros(count, np.uint8), texts, np.zeros(count, dtype=bool))
 
     def refuse(self, where: Mask, text: str) -> None:
         self.codes[where & (self.codes == 0)] = self.texts.index(text)
@@ -107,16 +113,15 @@ def fit_voxels(
     used = np.isfinite(signal)
     store = _Store.make(len(signal))
     _refuse(store, signal, used, signed, b1, noise_sd)
-    if noise_sd is not None:
-        # A magnitude that is all floor would pass for a slow decay; of signed values those would be
-        # kept whose noise looks like one.
+    if noise_sd is not None and signed:
+        # Of signed values those would be kept whose noise looks like a decay.
         store.refuse(_in_noise(signal, used, timing, noise_sd), IN_NOISE)
     for rows, images in _patterns(used, store.codes == 0):
         part = timing.take(images)
         if not determines(part, free_b1=b1 is None):
             store.refuse(_mark(rows, len(signal)), OPEN)
             continue
-        starts = _Starts(part, ranges, signed=signed, free_b1=b1 is None)
+        starts = Starts(part, ranges, signed=signed, free_b1=b1 is None)
         for first in range(0, rows.size, _BLOCK):
             some = rows[first : first + _BLOCK]
             _fit_block(store, some, signal[np.ix_(some, images)], starts, b1, noise_sd)
@@ -178,180 +183,77 @@ def _patterns(used: Mask, todo: Mask) -> Iterator[tuple[Index, Index]]:
         yield rest[group.reshape(-1) == n], np.flatnonzero(pattern)
 
 
-class _Starts:
-    """Dictionary of T1 and B1 by which the fit starts, for every sign that dynamics can have.
-
-    Recovery grows with the delay, so that the dynamics left inverted are the first ones: their
-    number alone says which signs a magnitude has lost.
-    """
-
-    def __init__(self, timing: Timing, ranges: Ranges, *, signed: bool, free_b1: bool) -> None:
-        self.timing, self.ranges, self.signed, self.free_b1 = timing, ranges, signed, free_b1
-        self.t2 = np.log(np.geomspace(*ranges.t2, _T2_POINTS))
-        log_t1 = np.log(np.geomspace(*ranges.t1, _T1_POINTS))
-        b1 = np.linspace(*(_B1_GRID if free_b1 else _B1_KNOWN), _B1_POINTS)
-        self.pairs = np.stack([one.ravel() for one in np.meshgrid(log_t1, np.log(b1), indexing="ij")])
-        flat = np.zeros((4, self.pairs.shape[1]))
-        flat[1], flat[2], flat[3] = self.pairs[0], np.log(1e6), self.pairs[1]
-        first = np.unique(timing.delay, return_index=True)[1]
-        shapes = evaluate(flat, timing)[first]
-        self.size = np.sqrt((shapes**2).sum(axis=0))
-        self.atoms = (shapes / self.size).T.astype(np.float32)  # (k, n_delays)
-        self.inverted = (shapes < 0).sum(axis=0)
-
-    @property
-    def numbers(self) -> list[int]:
-        """Numbers of inverted dynamics that occur."""
-        return [-1] if self.signed else [int(n) for n in np.unique(self.inverted)]
-
-    def signs(self, number: int) -> Array:
-        """Sign of every image with so many inverted dynamics; -1: they are known."""
-        return np.where(self.timing.delay[:, None] < number, -1.0, 1.0)
-
-    def decay(self, signal: Array) -> tuple[Array, Array]:
-        """Best ln T2 of each voxel on a grid whatever the recovery, and the recovery that goes with it."""
-        best, highest = np.zeros(signal.shape[1]), np.full(signal.shape[1], -1.0)
-        for value in self.t2:
-            _, explained = self._recovery(signal, np.full(1, value))
-            better = explained > highest
-            highest = np.where(better, explained, highest)
-            best = np.where(better, value, best)
-        return best, self._recovery(signal, best)[0]
-
-    def _recovery(self, signal: Array, log_t2: Array) -> tuple[Array, Array]:
-        """Amplitude of every dynamic (n_delays, m) at given T2, and the squared signal it explains."""
-        decay = np.exp(-self.timing.echoes[:, None] * np.exp(-log_t2))
-        groups = np.eye(self.timing.distinct_delays.size)[self.timing.delay].T
-        size = np.maximum(groups @ decay**2, 1e-30)
-        # One T2 for all voxels goes into the small matrix.
-        single = decay.shape[1] == 1
-        product = (groups * decay[:, 0]) @ signal if single else groups @ (signal * decay)
-        amplitude = product / size
-        return amplitude, (product * amplitude).sum(axis=0)
-
-    def choose(self, signal: Array, log_b1: Array | None) -> list[tuple[int, Array, Mask]]:
-        """Number of inverted dynamics, its start (4, m), and the voxels for which it is worth a fit."""
-        log_t2, recovery = self.decay(signal)
-        total = (recovery**2).sum(axis=0)
-        single = np.ascontiguousarray(recovery.T, dtype=np.float32)
-        found = []
-        for number in self.numbers:
-            atoms = np.flatnonzero(self.inverted == number) if number >= 0 else np.arange(self.size.size)
-            best, amplitude = _match(single * self._dynamic_signs(number), self.atoms[atoms])
-            place = atoms[best]
-            start = np.empty((4, signal.shape[1]))
-            start[0] = np.log(np.maximum(amplitude / self.size[place], 1e-6))
-            start[1], start[2] = self.pairs[0, place], log_t2
-            start[3] = self.pairs[1, place] if log_b1 is None else log_b1
-            found.append((number, start, total - np.maximum(amplitude, 0.0) ** 2))
-        limit = _RIVAL * np.min([left for _, _, left in found], axis=0) + _ALWAYS * total
-        return [(number, start, np.asarray(left <= limit)) for number, start, left in found]
-
-    def _dynamic_signs(self, number: int) -> NDArray[np.float32]:
-        places = np.arange(self.timing.distinct_delays.size)
-        return np.where(places < number, -1.0, 1.0).astype(np.float32)
-
-
-def _match(recovery: NDArray[np.float32], atoms: NDArray[np.float32]) -> tuple[Index, Array]:
-    """Atom (k, n) most like each row (m, n), and how much of it there is."""
-    best, amplitude = np.empty(len(recovery), dtype=np.intp), np.empty(len(recovery))
-    turned = np.ascontiguousarray(atoms.T)
-    for first in range(0, len(recovery), _MATCHED):
-        part = slice(first, first + _MATCHED)
-        match = recovery[part] @ turned
-        best[part] = match.argmax(axis=1)
-        amplitude[part] = match[np.arange(len(match)), best[part]]
-    return best, amplitude
-
-
 def _fit_block(
     store: _Store,
     rows: Index,
     signal: Array,
-    starts: _Starts,
+    starts: Starts,
     b1: Array | None,
     noise_sd: Array | None,
 ) -> None:
     scale = np.abs(signal).max(axis=1)
     scaled = np.ascontiguousarray((signal / scale[:, None]).T)
     log_b1 = None if b1 is None else np.log(b1[rows])
-    candidates = _Candidates.solve(scaled, starts, log_b1)
+    # Less than rounding would only make squares vanish.
+    noise = None if noise_sd is None else np.maximum(noise_sd[rows] / scale, _NO_NOISE)
+    if noise is not None and noise_sd is not None:
+        noise = np.where(noise_sd[rows] > 0, noise, np.nan)
+    floor = _floor(noise, starts)
+    candidates = Candidates.solve(scaled, starts, log_b1, floor)
     best = candidates.best()
     store.parameters[:, rows] = best.parameters
     store.parameters[0, rows] += np.log(scale)
-    variance = _variance(best, starts, len(scaled), None if noise_sd is None else noise_sd[rows] / scale)
-    errors = _errors(best.parameters, starts, variance)
+    variance = _variance(best, starts, len(scaled), noise)
+    errors = _errors(best.parameters, starts, variance, floor)
     tolerance = _EQUAL_SD**2 * np.nan_to_num(variance) + _ROUNDING * (scaled**2).sum(axis=0)
     apart = candidates.rival(best, tolerance)
     # Standard deviation of a choice between two equally likely values.
     errors = np.sqrt(errors**2 + (apart[: len(errors)] / 2) ** 2)
     store.errors[: len(errors), rows] = errors
+    if floor is not None:
+        evidence = _late_evidence(best.parameters, scaled, starts.timing, floor)
+        store.refuse(_mark(rows[evidence < _EQUAL_SD], store.codes.size), IN_NOISE)
+        store.near_floor[rows] = evidence < _CLEAR_SD
     _judge(store, rows, best, errors, apart)
 
 
-@dataclass(slots=True)
-class _Candidates:
-    """Solutions of every number of inverted dynamics: parameters (c, 4, m), cost (c, m)."""
-
-    parameters: Array
-    cost: Array
-    converged: Mask
-    held: Mask
-
-    @classmethod
-    def solve(cls, signal: Array, starts: _Starts, log_b1: Array | None) -> _Candidates:
-        """Refine every start that is worth it."""
-        chosen = starts.choose(signal, log_b1)
-        shape = (len(chosen), signal.shape[1])
-        nothing = np.full((shape[0], 4, shape[1]), np.nan)
-        found = cls(nothing, np.full(shape, np.inf), np.zeros(shape, bool), np.zeros(shape, bool))
-        for n, (number, start, worth) in enumerate(chosen):
-            which = np.flatnonzero(worth)
-            batch = refine(
-                start[:, which],
-                signal[:, which] * starts.signs(number),
-                starts.timing,
-                ranges=starts.ranges if log_b1 is None else _wide(starts.ranges),
-                free_b1=starts.free_b1,
-            )
-            found.parameters[n][:, which], found.cost[n, which] = batch.parameters, batch.cost
-            found.converged[n, which], found.held[n, which] = batch.converged, batch.held
-        return found
-
-    def best(self) -> Batch:
-        """Solution of lowest cost; of equal ones the first."""
-        place = self.cost.argmin(axis=0)
-        at = np.arange(place.size)
-        return Batch(
-            parameters=np.ascontiguousarray(self.parameters[place, :, at].T),
-            cost=self.cost[place, at],
-            converged=self.converged[place, at],
-            held=self.held[place, at],
-        )
-
-    def rival(self, best: Batch, tolerance: Array) -> Array:
-        """Distance (4, m) to the farthest solution whose cost is as good within a tolerance."""
-        apart = np.abs(self.parameters - best.parameters)
-        close = self.cost <= best.cost + tolerance
-        return np.asarray(np.where(close[:, None], apart, 0.0).max(axis=0))
+def _floor(noise: Array | None, starts: Starts) -> Array | None:
+    """Noise below which a magnitude does not fall, (m,); none of it where it is not known, or signs are."""
+    if noise is None or starts.signed:
+        return None
+    return np.where(noise > 0, noise, _NO_NOISE)
 
 
-def _wide(ranges: Ranges) -> Ranges:
-    """A map of B1 is taken as it is."""
-    return Ranges(t1=ranges.t1, t2=ranges.t2, b1=(1e-3, 10.0))
+def _late_evidence(parameters: Array, signal: Array, timing: Timing, floor: Array) -> Array:
+    """By how many standard deviations signal explains the later echoes better than noise alone, (m,).
+
+    Later than the first echo time.  Echoes that noise explains only tell that T2 is short.
+    """
+    late = timing.echo > 0
+    seen, predicted = signal[late], evaluate(parameters, timing)[late]
+    with_signal, _ = mean_magnitude(predicted, floor)
+    without = _FLOOR_MEAN * floor
+    gain = ((seen - without) ** 2 - (seen - with_signal) ** 2).sum(axis=0)
+    return np.asarray(np.sqrt(np.maximum(gain, 0.0) / _FLOOR_VARIANCE) / floor)
 
 
-def _variance(best: Batch, starts: _Starts, n_images: int, noise: Array | None) -> Array:
-    """Variance of one sample: stated, else from the residuals; NaN where neither is known."""
-    if noise is not None:
-        return np.where(noise > 0, noise, np.nan) ** 2
+def _variance(best: Batch, starts: Starts, n_images: int, noise: Array | None) -> Array:
+    """Variance of one sample: of the stated noise where the residuals agree with it, else of the residuals.
+
+    NaN where neither is known.
+    """
     freedom = n_images - count_unknown(free_b1=starts.free_b1)
-    return best.cost / freedom if freedom > 0 else np.full(best.cost.size, np.nan)
+    if noise is None:
+        return best.cost / freedom if freedom > 0 else np.full(best.cost.size, np.nan)
+    stated = np.where(noise > 0, noise, np.nan) ** 2
+    factor, _ = variance_scale(best.cost / stated, freedom, noise_known=True, level=_CHANCE)
+    return np.asarray(stated * factor)
 
 
-def _errors(parameters: Array, starts: _Starts, variance: Array) -> Array:
+def _errors(parameters: Array, starts: Starts, variance: Array, floor: Array | None) -> Array:
     """Standard errors of logarithms, (p, m); infinite where images leave one open, NaN where noise does."""
-    normal = np.moveaxis(normal_matrix(parameters, starts.timing, free_b1=starts.free_b1), -1, 0)
+    matrix = normal_matrix(parameters, starts.timing, free_b1=starts.free_b1, floor_sd=floor)
+    normal = np.moveaxis(matrix, -1, 0)
     p = normal.shape[-1]
     diagonal = np.einsum("mpp->mp", normal)
     good = np.isfinite(normal).all(axis=(1, 2)) & (diagonal > 0).all(axis=1)
@@ -394,6 +296,8 @@ def _maps(
         value = np.where(ok, factor * np.exp(np.where(ok, store.parameters[n], 0.0)), np.nan)
         values[name] = value.reshape(shape)
         errors[name] = np.where(ok, value * store.errors[n], np.nan).reshape(shape)
+    with np.errstate(invalid="ignore"):
+        rough = (np.any(store.errors[1:3] > _ROUGH, axis=0) & ok).reshape(shape)
     incomplete = (~used.all(axis=1) & ok).reshape(shape)
     return FittedMaps(
         model=_MODEL + (", B1 fitted" if free_b1 else ", B1 given"),
@@ -401,5 +305,9 @@ def _maps(
         units={name: unit for name, _, _, unit in plan},
         standard_errors=errors,
         reasons=reasons,
-        flags={INCOMPLETE: incomplete},
+        flags={
+            INCOMPLETE: incomplete,
+            ROUGH: rough,
+            NEAR_FLOOR: (store.near_floor & ok).reshape(shape),
+        },
     )

@@ -9,6 +9,7 @@ the refocusing angle from that very pattern and uses all echoes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -46,9 +47,10 @@ def fit_multi_echo(
     slice_profile: SliceProfile = UNIFORM,
     noise_sd: ArrayLike | None = None,
     valid: ArrayLike | None = None,
+    rician: bool = False,
     t2_range_s: tuple[float, float] = (0.001, 5.0),
 ) -> RelaxometryFit:
-    """Fit sqrt(S(TE)^2 + floor^2) to multi-echo spin-echo magnitudes.
+    """Fit sqrt(S(TE)^2 + floor^2), or the mean of Rician noise, to multi-echo spin-echo magnitudes.
 
     Parameters
     ----------
@@ -73,6 +75,10 @@ def fit_multi_echo(
         Distribution of angles through the slice, for ``epg``.
     noise_sd, valid : array_like, broadcast to the signal, optional
         As in :func:`~cordqa.models.relaxometry.inversion_recovery.fit_inversion_recovery`.
+    rician : bool
+        For single voxels: ``noise_sd`` is that of one channel, the fitted curve is the mean magnitude
+        under it, and each echo weighs by the variance that its magnitude has.  There is then no
+        ``noise_floor``.
     t2_range_s : tuple of float
         A minimum at the end of this range gives NaN with reason "outside range".
 
@@ -101,23 +107,25 @@ def fit_multi_echo(
     data = check_signal(signal, echo_times.size)
     shape = data.shape
     used = keep if valid is None else keep & broadcast_to_signal(valid, shape, "valid").astype(bool)
-    floor = _floor(noise_floor, shape)
+    floor = _rician(noise_sd, noise_floor, shape) if rician else _floor(noise_floor, shape)
     refused = np.where(_hidden(data, floor, used), NO_SIGNAL, "")
     if model == "exponential":
-        solver = partial(solve_exponential, echo_times=echo_times, floor=floor, limits=limits)
+        solver = partial(solve_exponential, echo_times=echo_times, floor=floor, rician=rician, limits=limits)
         names: tuple[str, ...] = ("t2_s", "m0")
     else:
         t1 = _t1(t1_s, shape[:-1])
         refused = np.where(np.isfinite(t1).reshape(shape[:-1]), refused, NO_T1)
         spacing, columns = _echo_numbers(echo_times)
         train = EchoTrain(spacing, int(columns.max()) + 1, columns, t1, slice_profile)
-        solver = partial(solve_epg, train=train, echo_times=echo_times, floor=floor, limits=limits)
+        solver = partial(
+            solve_epg, train=train, echo_times=echo_times, floor=floor, rician=rician, limits=limits
+        )
         names = ("t2_s", "m0", "refocusing_angle_deg")
-    return fit_by_pattern(
+    fit = fit_by_pattern(
         data,
         echo_times.size,
         solver,
-        model=_describe(model, skip, slice_profile),
+        model=_describe(model, skip, slice_profile, rician=rician),
         names=names,
         minimum=len(names) if model == "exponential" else 4,
         valid=used,
@@ -125,6 +133,26 @@ def fit_multi_echo(
         distinct=echo_times,
         refused=refused,
     )
+    return _fold(fit) if model == "epg" and slice_profile.largest_factor <= 1 else fit
+
+
+def _fold(fit: RelaxometryFit) -> RelaxometryFit:
+    """Bound the standard error of an angle near 180 degrees.
+
+    The signal depends on the square of 180 - angle.  The linear error grows without limit there,
+    but the angle is never further off than the root of what the square may be.
+    """
+    name = "refocusing_angle_deg"
+    away = 180.0 - fit.parameters[name]
+    with np.errstate(invalid="ignore", over="ignore"):
+        square_sd = 2 * away * fit.standard_errors[name]
+        error = np.divide(
+            square_sd,
+            2 * np.sqrt(np.maximum(away**2, square_sd)),
+            out=np.full(away.shape, np.nan),
+            where=square_sd > 0,
+        )
+    return replace(fit, standard_errors={**fit.standard_errors, name: error})
 
 
 def choose_slice_profile(
@@ -176,10 +204,11 @@ def choose_slice_profile(
     return candidates[int(np.argmin(scores))]
 
 
-def _describe(model: str, skip: int, profile: SliceProfile) -> str:
+def _describe(model: str, skip: int, profile: SliceProfile, *, rician: bool) -> str:
     skipped = f", first {skip} of the train left out" if skip else ""
+    skipped += ", mean of Rician noise" if rician else ""
     if model == "exponential":
-        return f"mono-exponential over a measured noise floor{skipped}"
+        return f"mono-exponential{'' if rician else ' over a measured noise floor'}{skipped}"
     return f"extended phase graph, free refocusing angle, slice profile {profile.name}{skipped}"
 
 
@@ -199,6 +228,17 @@ def _floor(noise_floor: ArrayLike, shape: tuple[int, ...]) -> Array:
         raise InputError("the noise floor must be finite and not negative", found=f"{np.min(floor)}")
     flat: Array = broadcast_to_signal(floor, shape, "the noise floor").reshape(-1, shape[-1])
     return flat
+
+
+def _rician(noise_sd: ArrayLike | None, noise_floor: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Noise of one channel of every sample; 0 where it is not known."""
+    if noise_sd is None or np.any(np.asarray(noise_floor, dtype=float) != 0):
+        raise InputError(
+            "the mean of Rician noise needs noise_sd, and no noise floor beside it",
+            todo="give either the noise or the floor",
+        )
+    sd = broadcast_to_signal(noise_sd, shape, "noise_sd").astype(float).reshape(-1, shape[-1])
+    return np.where(np.isfinite(sd) & (sd > 0), sd, 0.0)
 
 
 def _hidden(signal: NDArray[Any], floor: Array, used: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cordqa.models.relaxometry.fitting import AT_BOUND, OUTSIDE_RANGE, Problem, Solution
 from cordqa.models.relaxometry.least_squares import LeastSquares, solve_least_squares
+from cordqa.models.relaxometry.noise import rician_mean, rician_weight
 from cordqa.models.relaxometry.signal import exponential_decay, multi_echo_spin_echo_signal
 from cordqa.models.relaxometry.slice_profile import SliceProfile
 
@@ -38,24 +39,26 @@ class EchoTrain:
 
 
 def solve_exponential(
-    problem: Problem, *, echo_times: Array, floor: Array, limits: tuple[float, float]
+    problem: Problem, *, echo_times: Array, floor: Array, limits: tuple[float, float], rician: bool = False
 ) -> Solution:
-    """Fit sqrt(M0^2 exp(-2 TE/T2) + floor^2) in (ln T2, ln M0)."""
+    """Fit sqrt(M0^2 exp(-2 TE/T2) + floor^2), or the Rician mean, in (ln T2, ln M0)."""
     signal = np.abs(problem.signal)
     scaled_floor = floor[problem.rows] / problem.scale[:, None]
     here = scaled_floor[:, problem.columns]
-    weight = _weights(problem, signal, here)
-    start = _search(signal, weight, echo_times[problem.columns], here, limits)
+    start, weight = _begin(problem, echo_times[problem.columns], here, limits, rician=rician)
     n = len(signal)
+    lift = _lift(rician)
     fit = solve_least_squares(
-        partial(_exponential, echo_times=echo_times[problem.columns], floor=here),
+        partial(_exponential, echo_times=echo_times[problem.columns], floor=here, lift=lift),
         start,
         signal,
         weight=weight,
         low=np.tile([np.log(limits[0]), -50.0], (n, 1)),
         high=np.tile([np.log(limits[1]), 50.0], (n, 1)),
     )
-    predicted, _ = _exponential(fit.parameters, np.arange(n), echo_times=echo_times, floor=scaled_floor)
+    predicted, _ = _exponential(
+        fit.parameters, np.arange(n), echo_times=echo_times, floor=scaled_floor, lift=lift
+    )
     t2, m0 = np.exp(fit.parameters.T)
     return Solution(
         fit=fit,
@@ -67,14 +70,26 @@ def solve_exponential(
     )
 
 
-def _weights(problem: Problem, signal: Array, floor: Array) -> Array:
-    """Weights of the samples: those stated, or their shape where no noise is stated.
+def _begin(
+    problem: Problem, echo_times: Array, floor: Array, limits: tuple[float, float], *, rician: bool
+) -> tuple[Array, Array]:
+    """Start (ln T2, ln M0) and weights of the samples."""
+    signal = np.abs(problem.signal)
+    weight = problem.weight if problem.noise_known else _shape_of_weights(signal, floor)
+    start = _search(signal, weight, echo_times, floor * np.sqrt(2.0) if rician else floor, limits)
+    if rician:
+        # By the expected curve: weights that follow the noise of the samples would bias the fit.
+        expected = np.exp(start[:, 1, None] - echo_times / np.exp(start[:, 0, None]))
+        weight = rician_weight(weight, expected, floor)
+    return start, weight
+
+
+def _shape_of_weights(signal: Array, floor: Array) -> Array:
+    """Weights where no noise is stated.
 
     A magnitude scatters less at the floor than above it: the variance falls from sigma^2 to
     half of it.  Taken as equal, many late echoes would make the early ones look too precise.
     """
-    if problem.noise_known:
-        return problem.weight
     floor_square = floor**2
     square = np.maximum(signal**2, floor_square)
     variance = np.where(floor_square > 0, square - floor_square / 2, 1.0)
@@ -108,6 +123,21 @@ def _search(
     return np.stack([np.log(grid[place]), np.log(np.maximum(best, 1e-6))], axis=1)
 
 
+#: Turns a decay and its derivatives into those of its magnitude over the floor.
+Lift = Callable[[Array, list[Array], Array], tuple[Array, Array]]
+
+
+def _lift(rician: bool) -> Lift:
+    return _rician if rician else _over_floor
+
+
+def _rician(decay: Array, slopes: list[Array], noise_sd: Array) -> tuple[Array, Array]:
+    """Take the mean magnitude of a decay and carry its derivatives through."""
+    mean, share, _ = rician_mean(np.abs(decay), noise_sd)
+    share = share * np.sign(decay)
+    return mean, np.stack([share * slope for slope in slopes], axis=-1)
+
+
 def _over_floor(decay: Array, slopes: list[Array], floor: Array) -> tuple[Array, Array]:
     """Add the floor in quadrature to a decay and carry its derivatives through."""
     total = np.sqrt(decay**2 + floor**2)
@@ -116,23 +146,32 @@ def _over_floor(decay: Array, slopes: list[Array], floor: Array) -> tuple[Array,
 
 
 def _exponential(
-    parameters: Array, rows: NDArray[np.intp], *, echo_times: Array, floor: Array
+    parameters: Array, rows: NDArray[np.intp], *, echo_times: Array, floor: Array, lift: Lift
 ) -> tuple[Array, Array]:
     t2 = np.exp(parameters[:, 0, None])
     decay = np.exp(np.clip(parameters[:, 1, None] - echo_times / t2, -700.0, 700.0))
-    return _over_floor(decay, [decay * echo_times / t2, decay], floor[rows])
+    return lift(decay, [decay * echo_times / t2, decay], floor[rows])
 
 
 def solve_epg(
-    problem: Problem, *, train: EchoTrain, echo_times: Array, floor: Array, limits: tuple[float, float]
+    problem: Problem,
+    *,
+    train: EchoTrain,
+    echo_times: Array,
+    floor: Array,
+    limits: tuple[float, float],
+    rician: bool = False,
 ) -> Solution:
     """Fit the phase graph over the floor in (ln T2, ln M0, actual over nominal angle)."""
     scaled_floor = floor[problem.rows] / problem.scale[:, None]
-    weight = _weights(problem, np.abs(problem.signal), scaled_floor[:, problem.columns])
-    fit = _best_epg(problem, weight, train, echo_times[problem.columns], scaled_floor, limits)
+    here = scaled_floor[:, problem.columns]
+    start, weight = _begin(problem, echo_times[problem.columns], here, limits, rician=rician)
+    fit = _best_epg(problem, (start, weight), train, here, limits, _lift(rician))
     n = len(problem.rows)
     everywhere = replace(train, t1=train.t1[problem.rows])
-    predicted, _ = _epg(fit.parameters, np.arange(n), train=everywhere, floor=scaled_floor)
+    predicted, _ = _epg(
+        fit.parameters, np.arange(n), train=everywhere, floor=scaled_floor, lift=_lift(rician)
+    )
     t2, m0 = np.exp(fit.parameters[:, :2].T)
     one = np.full(n, 180.0)
     return Solution(
@@ -151,19 +190,18 @@ def solve_epg(
 
 def _best_epg(
     problem: Problem,
-    weight: Array,
+    begin: tuple[Array, Array],
     train: EchoTrain,
-    echo_times: Array,
     floor: Array,
     limits: tuple[float, float],
+    lift: Lift,
 ) -> LeastSquares:
     """Start from two refocusing angles and keep the better solution of each row."""
     signal = np.abs(problem.signal)
-    here = floor[:, problem.columns]
+    start, weight = begin
     columns = train.columns[problem.columns]
     local = replace(train, n_echoes=int(columns.max()) + 1, columns=columns, t1=train.t1[problem.rows])
-    model = partial(_epg, train=local, floor=here)
-    start = _search(signal, weight, echo_times, here, limits)
+    model = partial(_epg, train=local, floor=floor, lift=lift)
     n = len(signal)
     low = np.tile([np.log(limits[0]), -50.0, _SMALLEST_ANGLE_DEG / 180.0], (n, 1))
     high = np.tile([np.log(limits[1]), 50.0, train.profile.largest_factor], (n, 1))
@@ -202,7 +240,9 @@ def _lower(one: LeastSquares, other: LeastSquares) -> LeastSquares:
     return LeastSquares(**pick)
 
 
-def _epg(parameters: Array, rows: NDArray[np.intp], *, train: EchoTrain, floor: Array) -> tuple[Array, Array]:
+def _epg(
+    parameters: Array, rows: NDArray[np.intp], *, train: EchoTrain, floor: Array, lift: Lift
+) -> tuple[Array, Array]:
     decay = np.empty((len(parameters), train.columns.size))
     by_t2, by_angle = np.empty(decay.shape), np.empty(decay.shape)
     size = max(1, _NUMBERS_AT_ONCE // (train.n_echoes * train.profile.weights.size))
@@ -215,7 +255,7 @@ def _epg(parameters: Array, rows: NDArray[np.intp], *, train: EchoTrain, floor: 
         decay[part] = m0 * base
         by_t2[part] = m0 * (_through_slice(log_t2 + _STEP, factor, t1, train) - base) / _STEP
         by_angle[part] = m0 * (base - _through_slice(log_t2, factor - _STEP, t1, train)) / _STEP
-    return _over_floor(decay, [by_t2, decay, by_angle], floor[rows])
+    return lift(decay, [by_t2, decay, by_angle], floor[rows])
 
 
 def _through_slice(log_t2: Array, factor: Array, t1: Array, train: EchoTrain) -> Array:

@@ -23,8 +23,12 @@ __all__ = [
     "MapName",
     "everywhere",
     "maps_of_fit",
+    "misfit_of",
     "noise_of",
     "refuse_signed",
+    "refuse_too_few",
+    "scaling_of",
+    "strong_sample",
     "without_negative",
 ]
 
@@ -44,6 +48,15 @@ ECHO_TIMES = Setting(
 )
 NEGATIVE = "a magnitude is negative"
 INCOMPLETE = "fitted without some of the images"
+#: An image that lies this share of the signal off the fitted curve in most voxels does not belong there.
+_MISFIT, _SURE = 0.05, 6.0
+#: Nor does one that lies this far off to either side.
+_SCATTER = 0.1
+#: Voxels by which a series is judged, and the fewest that can.
+_SAMPLE, _FEWEST = 400, 4
+_LOOKED_AT = 100_000
+#: Scale slopes that differ by less are alike.
+_ALIKE = 0.01
 #: A magnitude series with more voxels below zero than this is no magnitude series.
 _MANY = 0.2
 _REASONS = {
@@ -73,6 +86,7 @@ def maps_of_fit(
     failures: tuple[tuple[Mask, str], ...] = (),
     flags: Mapping[str, Mask] | None = None,
     notices: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
 ) -> FittedMaps:
     """Turn fitted curves into maps.
 
@@ -82,8 +96,8 @@ def maps_of_fit(
         By parameter of the fit.
     failures : tuple of (mask, text)
         Reasons that stand before those of the fit.
-    flags, notices
-        Passed on.
+    flags, notices, warnings
+        Passed on; warnings are notices, too.
     """
     own = [(fit.reason == word, text) for word, text in _REASONS.items()]
     known = np.isin(fit.reason, ["", *_REASONS])
@@ -102,7 +116,8 @@ def maps_of_fit(
         },
         reasons=reasons,
         flags={INCOMPLETE: incomplete, **{text: where & reasons.ok for text, where in (flags or {}).items()}},
-        notices=notices,
+        notices=(*warnings, *notices),
+        warnings=warnings,
     )
 
 
@@ -138,3 +153,85 @@ def refuse_signed(data: FitData, todo: str) -> None:
             found=f"{100 * share:.0f} % of the voxels are negative in an image",
             todo=todo,
         )
+
+
+def refuse_too_few(values: Array, minimum: int, what: str, todo: str) -> None:
+    """Refuse a series with fewer different settings than the model has unknowns.
+
+    Raises
+    ------
+    InputError
+    """
+    distinct = np.unique(values).size
+    if distinct < minimum:
+        raise InputError(
+            f"too few different {what}",
+            found=f"{distinct} in {values.size} images",
+            expected=f"at least {minimum}",
+            todo=todo,
+        )
+
+
+def strong_sample(data: FitData) -> FitData:
+    """Return some of the stronger half of the voxels, spread over all, of which no image is missing."""
+    # Voxels spread over all are enough, and a copy of all would cost memory.
+    places = np.arange(0, len(data.signal), max(1, len(data.signal) // _LOOKED_AT))
+    signal = data.signal[places, data.roles["images"]]
+    size = np.abs(signal).max(axis=-1, initial=0.0)
+    usable = np.isfinite(signal).all(axis=-1) & (size > 0)
+    if not usable.any():
+        return data.rows(places[:0])
+    strong = places[usable & (size >= np.median(size[usable]))]
+    return data.rows(strong[:: max(1, strong.size // _SAMPLE)][:_SAMPLE])
+
+
+def misfit_of(signal: Array, predicted: Array, used: Mask, settings: Array, what: str) -> tuple[str, ...]:
+    """Say which image lies off the fitted curve in most voxels: order, setting or scaling is wrong.
+
+    Parameters
+    ----------
+    signal, predicted : ndarray, shape (m, n)
+        ``predicted`` is NaN where there is no fit.
+    used : ndarray of bool, shape (m, n)
+        Images that the fit was to follow.
+    settings : ndarray, shape (n,)
+        What differs between the images, for the sentence, as is ``what``.
+    """
+    good = np.isfinite(predicted).all(axis=-1)
+    if int(good.sum()) < _FEWEST:
+        return ()
+    off = (signal[good] - predicted[good]) / np.abs(signal[good]).max(axis=-1, keepdims=True)
+    off = off[:, used[good].all(axis=0)]
+    places = np.flatnonzero(used[good].all(axis=0))
+    if not off.size:
+        return ()
+    middle, size = np.median(off, axis=0), np.median(np.abs(off), axis=0)
+    # Of noise alone, the median of so many voxels would not be this large.
+    scatter = np.median(np.abs(off - middle), axis=0)
+    sure = np.abs(middle) > _SURE * scatter / np.sqrt(len(off))
+    worst = int(np.argmax(np.where(sure, np.abs(middle), 0.0)))
+    if sure[worst] and abs(middle[worst]) >= _MISFIT:
+        words = f"{100 * abs(middle[worst]):.0f} % of the signal {'above' if middle[worst] > 0 else 'below'}"
+    elif size.max() >= _SCATTER:
+        worst = int(np.argmax(size))
+        words = f"{100 * size[worst]:.0f} % of the signal off"
+    else:
+        return ()
+    image = places[worst]
+    return (
+        f"image {image + 1} ({what} {settings[image]:g}) lies {words} the fitted curve in most voxels: check "
+        "the order, the settings and the scaling of the images, and the noise",
+    )
+
+
+def scaling_of(data: FitData) -> tuple[str, ...]:
+    """Say where images of one series are stored with different scaling."""
+    own = [data.acquisitions[n] for n in range(*data.roles["images"].indices(len(data.acquisitions)))]
+    slopes = np.array([one.scale_slope for one in own], dtype=float)
+    known = slopes[np.isfinite(slopes) & (slopes > 0)]
+    if not known.size or known.max() <= (1 + _ALIKE) * known.min():
+        return ()
+    return (
+        f"the images are stored with different scaling (slope {known.min():g} to {known.max():g}): make sure "
+        "that it was applied to each",
+    )

@@ -50,8 +50,19 @@ def propagate_noise(
 
 def split_notices(
     notices: Sequence[Notice], shape: tuple[int, ...]
-) -> tuple[dict[str, NDArray[np.bool_]], tuple[str, ...]]:
-    """Turn what is wrong with the settings into flags of all voxels, and the rest into sentences."""
+) -> tuple[dict[str, NDArray[np.bool_]], tuple[str, ...], tuple[str, ...]]:
+    """Turn what is wrong with the settings into flags of all voxels, and the rest into sentences.
+
+    Returns
+    -------
+    flags : dict
+        What makes every value wrong.
+    notices, warnings : tuple of str
+        All other sentences, and those of them that a reader must not overlook.
+    """
     wrong = [notice.message for notice in notices if notice.code == "mt.mismatch"]
     flags = {text: np.ones(shape, dtype=bool) for text in wrong}
-    return flags, tuple(notice.message for notice in notices if notice.message not in wrong)
+    rest = [notice for notice in notices if notice.message not in wrong]
+    # What no one said is no sign of something wrong; scaling and order are.
+    loud = tuple(notice.message for notice in rest if notice.code != "mt.unknown")
+    return flags, tuple(notice.message for notice in rest), loud

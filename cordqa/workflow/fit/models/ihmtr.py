@@ -53,7 +53,7 @@ def _fit(data: FitData) -> FittedMaps:
         errors = propagate_noise(lambda s: _ratio(s, how).values, images, data.noise_sd)
     off = data.acquisitions[_ROLES.index("reference")]
     notices = [notice for n in range(4) for notice in check_mt_pair(data.acquisitions[n], off)]
-    flags, words = split_notices(tuple(dict.fromkeys(notices)), data.shape)
+    flags, words, warnings = split_notices(tuple(dict.fromkeys(notices)), data.shape)
     if data.state.get("swapped"):
         flags[_SWAPPED] = np.ones(data.shape, dtype=bool)
     ok = found.reasons.ok
@@ -62,6 +62,7 @@ def _fit(data: FitData) -> FittedMaps:
         standard_errors={name: np.where(ok, error, np.nan) for name, error in errors.items()},
         flags={**found.flags, **{text: where & ok for text, where in flags.items()}},
         notices=(*found.notices, *words),
+        warnings=warnings,
     )
 
 

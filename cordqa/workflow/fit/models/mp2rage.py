@@ -23,6 +23,8 @@ _NO_B1 = "no B1 map: nominal flip angles used, which changes T1 by percents"
 #: Ends of the ranges in which uniform images are stored.
 _RATIO, _INTEGER = (-0.5, 0.5), (0.0, 4095.0)
 _SLACK = 1e-3
+#: No tissue has a uniform image that is zero within this.
+_NOTHING = 1e-3
 _BULK = (0.1, 0.9)
 
 
@@ -57,6 +59,12 @@ def _range(data: FitData) -> tuple[float, float]:
         slack = _SLACK * (ends[1] - ends[0])
         if low >= ends[0] - slack and high <= ends[1] + slack:
             return ends
+    elif max(abs(low), abs(high)) < _NOTHING and known.any():
+        raise InputError(
+            "the uniform image hardly differs from zero: its scaling was not applied, or applied twice",
+            found=f"{low:g} to {high:g}",
+            todo="give --uniform-range with the stored values of -0.5 and 0.5",
+        )
     elif low >= _RATIO[0] - _SLACK and high <= _RATIO[1] + _SLACK:
         return _RATIO
     elif low >= 0 and 1 < high <= _INTEGER[1]:

@@ -44,6 +44,7 @@ def _protocol(data: FitData) -> Mp2rageProtocol:
 
 def _prepare(data: FitData) -> FitData:
     _protocol(data)
+    steps: list[str] = []
     for role in _READOUTS:
         count, phases = data.of(role).shape[-1], data.of(f"{role}_phase").shape[-1]
         if count != phases:
@@ -54,9 +55,10 @@ def _prepare(data: FitData) -> FitData:
                 todo=f"give --{role}-phase",
             )
         phase_in_radians(data.of(f"{role}_phase"), data.options["phase_range"])
-        refuse_growth(data.of(role), data.values(f"echo_times_{role[-1]}"), where=role.upper())
+        where, times = role.upper(), data.values(f"echo_times_{role[-1]}")
+        steps += [f"{where}: {one}" for one in refuse_growth(data.of(role), times, where=where)]
     _shared(data)
-    return data
+    return replace(data, state={"growth": tuple(steps)})
 
 
 def _shared(data: FitData) -> tuple[list[int], list[int]]:
@@ -93,7 +95,14 @@ def _fit(data: FitData) -> FittedMaps:
     empty: NDArray[np.bool_] = np.all(np.concatenate([first, second], axis=-1) == 0, axis=-1)
     reasons = with_first(with_first(found.reasons, empty, _NO_SIGNAL), below, NEGATIVE)
     doubts = {} if b1 is not None else {_NO_B1: reasons.ok}
-    found = replace(found, reasons=reasons, flags={**found.flags, **doubts})
+    growth = data.state.get("growth", ())
+    found = replace(
+        found,
+        reasons=reasons,
+        flags={**found.flags, **doubts},
+        notices=(*found.notices, *growth),
+        warnings=growth,
+    )
     return _with_decay(found, data, below)
 
 

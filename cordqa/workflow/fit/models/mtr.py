@@ -25,7 +25,7 @@ def _fit(data: FitData) -> FittedMaps:
     if data.noise_sd is not None:
         errors = propagate_noise(lambda s: mt_ratio(*s).values, (on, off), data.noise_sd)
     first, second = data.acquisitions
-    flags, notices = split_notices(check_mt_pair(first, second), data.shape)
+    flags, notices, warnings = split_notices(check_mt_pair(first, second), data.shape)
     ok = found.reasons.ok
     if data.state.get("swapped"):
         flags[_SWAPPED] = np.ones(data.shape, dtype=bool)
@@ -35,6 +35,7 @@ def _fit(data: FitData) -> FittedMaps:
         flags={"negative: MT-on is brighter than MT-off": found.values["MTR"] < 0}
         | {text: where & ok for text, where in flags.items()},
         notices=notices,
+        warnings=warnings,
     )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 
 from cordqa.models.maps import FittedMaps
+from cordqa.models.relaxometry.fitting import RelaxometryFit
 from cordqa.models.relaxometry.inversion_recovery import fit_inversion_recovery
 from cordqa.models.relaxometry.signal import inversion_recovery_signal
 from cordqa.workflow.fit.data import FitData
@@ -14,8 +18,12 @@ from cordqa.workflow.fit.models._relaxometry import (
     MapName,
     everywhere,
     maps_of_fit,
+    misfit_of,
     noise_of,
     refuse_signed,
+    refuse_too_few,
+    scaling_of,
+    strong_sample,
     without_negative,
 )
 from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, Option, Setting
@@ -27,16 +35,38 @@ _NAMES = {
     "m0": MapName("M0", SIGNAL_UNIT),
     "inversion_factor": MapName("inversion_factor", "1"),
 }
+_REVERSED = "most voxels fit better with the images in reversed order: check the order of the inversion times"
+#: Fewest voxels that can tell, and by how much residuals must fall in the logarithm, and how surely.
+_FEWEST, _GAIN, _SURE = 8, 0.05, 4.0
 _NO_TR = "TR is not known: full recovery assumed, T1 is wrong where TR is below five T1"
 
 
 def _prepare(data: FitData) -> FitData:
     if not data.flag("signed"):
         refuse_signed(data, "add --signed if these are real parts with their sign")
-    return data
+    times = data.values("inversion_times")
+    free = data.options["inversion_angle"] is None
+    more = "fix the inversion factor with --inversion-angle 180, with which three are enough"
+    refuse_too_few(times, 4 if free else 3, "inversion times", more if free else "give more images")
+    sample = strong_sample(data)
+    fit, _ = _solve(sample)
+    misfit = misfit_of(sample.of("images"), fit.predicted, fit.used, times, "inversion time")
+    return replace(data, state={"misfit": misfit or _backwards(sample, fit)})
 
 
-def _fit(data: FitData) -> FittedMaps:
+def _backwards(sample: FitData, fit: RelaxometryFit) -> tuple[str, ...]:
+    """Say where the images fit better in reversed order, which one curve alone may not tell."""
+    other, _ = _solve(replace(sample, signal=sample.signal[..., ::-1]))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gain = np.log(fit.residual_sd / other.residual_sd)
+    gain = gain[np.isfinite(gain)]
+    if gain.size < _FEWEST or gain.mean() < _GAIN + _SURE * gain.std(ddof=1) / np.sqrt(gain.size):
+        return ()
+    return (_REVERSED,)
+
+
+def _solve(data: FitData) -> tuple[RelaxometryFit, NDArray[np.bool_]]:
+    """Fit the curves; also return which voxels have a negative magnitude."""
     signed = data.flag("signed")
     signal, below = data.of("images"), np.zeros(data.shape, dtype=bool)
     if not signed:
@@ -54,8 +84,19 @@ def _fit(data: FitData) -> FittedMaps:
         noise_sd=noise_of(data),
         t1_range_s=(data.number("t1_min"), data.number("t1_max")),
     )
-    doubts = () if repetition.known else (_NO_TR,)
-    return maps_of_fit(fit, _NAMES, failures=((below, NEGATIVE),), flags=everywhere(data.shape, *doubts))
+    return fit, below
+
+
+def _fit(data: FitData) -> FittedMaps:
+    fit, below = _solve(data)
+    doubts = () if data.settings["repetition_time"].known else (_NO_TR,)
+    return maps_of_fit(
+        fit,
+        _NAMES,
+        failures=((below, NEGATIVE),),
+        flags=everywhere(data.shape, *doubts, *data.state.get("misfit", ())),
+        warnings=scaling_of(data),
+    )
 
 
 def _example() -> Example:
@@ -135,7 +176,7 @@ MODEL = FitModel(
             kind=float,
             default=None,
             unit="deg",
-            low=1.0,
+            low=10.0,
             high=180.0,
             help="Fix the inversion angle; fitted by default.",
         ),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.models.maps import FittedMaps
+from cordqa.models.relaxometry.fitting import RelaxometryFit
 from cordqa.models.relaxometry.signal import spoiled_gradient_echo_signal
 from cordqa.models.relaxometry.spoiling import SpoilingCorrection, make_spoiling_correction
 from cordqa.models.relaxometry.variable_flip_angle import fit_variable_flip_angle
@@ -19,8 +20,12 @@ from cordqa.workflow.fit.models._relaxometry import (
     MapName,
     everywhere,
     maps_of_fit,
+    misfit_of,
     noise_of,
     refuse_signed,
+    refuse_too_few,
+    scaling_of,
+    strong_sample,
     without_negative,
 )
 from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput, Option, Setting
@@ -30,14 +35,20 @@ __all__ = ["MODEL"]
 Array = NDArray[np.float64]
 _NAMES = {"t1_s": MapName("T1", "ms", 1000.0), "m0": MapName("M0", SIGNAL_UNIT)}
 _NO_B1 = "no B1 map: nominal flip angles used, T1 is wrong by about twice the error of B1"
+#: In radians.
+_RIGHT_ANGLE = 1.6
 _RADIANS = "all flip angles are below 1.6 degrees: are they in radians?"
-
-
 _UNSPOILED = "outside the range of T1 and B1 for which spoiling was simulated"
 
 
 def _prepare(data: FitData) -> FitData:
     refuse_signed(data, "give magnitude images")
+    angles = data.values("flip_angles")
+    refuse_too_few(angles, 2, "flip angles", "give images of another flip angle")
+    sample = strong_sample(data)
+    fit, _ = _solve(sample)
+    misfit = misfit_of(sample.of("images"), fit.predicted, fit.used, angles, "flip angle")
+    data = replace(data, state={"misfit": misfit})
     if data.options["spoil_increment"] is None:
         return data
     correction = make_spoiling_correction(
@@ -46,23 +57,36 @@ def _prepare(data: FitData) -> FitData:
         increment_deg=data.number("spoil_increment"),
         t2_s=data.number("spoil_t2"),
     )
-    return replace(data, state={"spoiling": correction})
+    return replace(data, state={**data.state, "spoiling": correction})
 
 
-def _fit(data: FitData) -> FittedMaps:
+def _solve(data: FitData) -> tuple[RelaxometryFit, NDArray[np.bool_]]:
+    """Fit the curves; also return which voxels have a negative magnitude."""
     signal, below = without_negative(data.of("images"))
     b1 = data.map("b1_map")
-    angles = data.values("flip_angles")
     fit = fit_variable_flip_angle(
         signal,
-        angles,
+        data.values("flip_angles"),
         data.value("repetition_time"),
         b1=1.0 if b1 is None else b1,
         noise_sd=noise_of(data),
         t1_range_s=(data.number("t1_min"), data.number("t1_max")),
     )
-    doubts = (*(() if b1 is not None else (_NO_B1,)), *((_RADIANS,) if angles.max() < 1.6 else ()))
-    found = maps_of_fit(fit, _NAMES, failures=((below, NEGATIVE),), flags=everywhere(data.shape, *doubts))
+    return fit, below
+
+
+def _fit(data: FitData) -> FittedMaps:
+    fit, below = _solve(data)
+    b1 = data.map("b1_map")
+    doubts = (*data.state.get("misfit", ()), *(() if b1 is not None else (_NO_B1,)))
+    doubts += (_RADIANS,) if data.values("flip_angles").max() < _RIGHT_ANGLE else ()
+    found = maps_of_fit(
+        fit,
+        _NAMES,
+        failures=((below, NEGATIVE),),
+        flags=everywhere(data.shape, *doubts),
+        warnings=scaling_of(data),
+    )
     correction = data.state.get("spoiling")
     return found if correction is None else _corrected(found, correction, 1.0 if b1 is None else b1)
 

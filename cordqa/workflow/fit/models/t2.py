@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cordqa.errors import InputError
 from cordqa.models.maps import FittedMaps
 from cordqa.models.relaxometry.echo_order import refuse_growth
+from cordqa.models.relaxometry.fitting import RelaxometryFit
 from cordqa.models.relaxometry.multi_echo import choose_slice_profile, fit_multi_echo
 from cordqa.models.relaxometry.signal import spin_echo_signal
 from cordqa.models.relaxometry.slice_profile import UNIFORM, SliceProfile
@@ -21,9 +22,14 @@ from cordqa.workflow.fit.models._relaxometry import (
     NEGATIVE,
     SIGNAL_UNIT,
     MapName,
+    everywhere,
     maps_of_fit,
+    misfit_of,
     noise_of,
     refuse_signed,
+    refuse_too_few,
+    scaling_of,
+    strong_sample,
     without_negative,
 )
 from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput, Option
@@ -36,33 +42,44 @@ _ANGLE = {"refocusing_angle_deg": MapName("refocusing_angle", "deg")}
 #: Voxels by which the slice profile is chosen; more do not change the choice.
 _SAMPLE = 400
 _NO_FLOOR = (
-    "no noise floor was given: where late echoes have decayed into the noise, T2 comes out too long; "
-    "--noise-floor takes the mean magnitude of air"
+    "the noise is not known: where late echoes have decayed into it, T2 comes out too long; give --noise-sd, "
+    "--noise-map, or the mean magnitude of air as --noise-floor"
 )
 
 
 def _prepare(data: FitData) -> FitData:
     refuse_signed(data, "give magnitude images")
-    _check_echoes(data)
+    data = replace(data, state={"growth": _check_echoes(data)})
     if data.text("model") != "epg":
-        return data
+        return _judged(data)
+    refuse_too_few(data.values("echo_times"), 4, "echo times", "give more echoes, or use --model exponential")
     if data.map("t1_map") is None and data.options["t1"] is None:
         raise InputError(
             "the phase graph needs T1",
             where="--model epg",
             todo="give --t1-map, or one T1 for all voxels with --t1 (it matters little where T1 >> T2)",
         )
-    if data.text("slice_profile") == "uniform":
-        return data
-    return replace(data, state={"profile": _choose_profile(data)})
+    if data.text("slice_profile") != "uniform":
+        data = replace(data, state={**data.state, "profile": _choose_profile(data)})
+    return _judged(data)
 
 
-def _check_echoes(data: FitData) -> None:
+def _judged(data: FitData) -> FitData:
+    """Note where the images do not lie on the fitted curves."""
+    sample = strong_sample(data)
+    fit, _ = _solve(sample)
+    times = data.values("echo_times")
+    misfit = misfit_of(sample.of("images"), fit.predicted, fit.used, times, "echo time")
+    return replace(data, state={**data.state, "misfit": misfit})
+
+
+def _check_echoes(data: FitData) -> tuple[str, ...]:
     """Refuse echoes in the wrong order; the first may be weaker than the second, which is stimulated."""
     times = data.values("echo_times")
     later = times > times.min()
-    if np.unique(times[later]).size > 1:
-        refuse_growth(data.signal[:, later], times[later])
+    if np.unique(times[later]).size < 2:
+        return ()
+    return refuse_growth(data.signal[:, later], times[later])
 
 
 def _choose_profile(data: FitData) -> SliceProfile:
@@ -96,31 +113,49 @@ def _floor(data: FitData) -> float:
     return 0.0 if data.options["noise_floor"] is None else data.number("noise_floor")
 
 
-def _fit(data: FitData) -> FittedMaps:
+def _rician(data: FitData) -> bool:
+    """Whether the mean magnitude is fitted: the noise is known, and no floor was given in its place."""
+    return data.noise_sd is not None and data.options["noise_floor"] is None
+
+
+def _floor_notice(data: FitData) -> tuple[str, ...]:
+    return (_NO_FLOOR,) if data.noise_sd is None and data.options["noise_floor"] is None else ()
+
+
+def _solve(data: FitData) -> tuple[RelaxometryFit, NDArray[np.bool_]]:
+    """Fit the curves; also return which voxels have a negative magnitude."""
     signal, below = without_negative(data.of("images"))
     model = cast(Literal["exponential", "epg"], data.text("model"))
-    epg = model == "epg"
     fit = fit_multi_echo(
         signal,
         data.values("echo_times"),
         model=model,
         noise_floor=_floor(data),
         skip_first=None if data.options["skip_first"] is None else int(data.number("skip_first")),
-        t1_s=_t1(data) if epg else None,
+        t1_s=_t1(data) if model == "epg" else None,
         slice_profile=data.state.get("profile", UNIFORM),
         noise_sd=noise_of(data),
+        rician=_rician(data),
         t2_range_s=(data.number("t2_min"), data.number("t2_max")),
     )
+    return fit, below
+
+
+def _fit(data: FitData) -> FittedMaps:
+    fit, below = _solve(data)
+    epg = data.text("model") == "epg"
     found = maps_of_fit(
         fit,
         _NAMES | _ANGLE if epg else _NAMES,
         failures=((below, NEGATIVE),),
-        notices=() if data.options["noise_floor"] is not None else (_NO_FLOOR,),
+        flags=everywhere(data.shape, *data.state.get("misfit", ())),
+        warnings=(*scaling_of(data), *data.state.get("growth", ())),
+        notices=_floor_notice(data),
     )
     if epg:
         return found
     # Echoes left out on purpose are not missing.
-    lost = ~np.isfinite(signal).all(axis=-1) & found.reasons.ok
+    lost = ~np.isfinite(data.of("images")).all(axis=-1) & found.reasons.ok
     return replace(found, flags={**found.flags, INCOMPLETE: lost})
 
 
@@ -187,7 +222,7 @@ MODEL = FitModel(
             unit=SIGNAL_UNIT,
             low=0.0,
             high=1e12,
-            help="Root mean square of the magnitude without signal; 0 by default.",
+            help="Mean magnitude of air, where the noise (--noise-sd, --noise-map) is not known.",
         ),
         Option(
             id="t1",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cordqa.errors import InputError
 from cordqa.models.maps import FittedMaps
 from cordqa.models.relaxometry.echo_order import refuse_growth
+from cordqa.models.relaxometry.fitting import RelaxometryFit
 from cordqa.models.relaxometry.gradient_echo import (
     DEPHASED,
     fit_gradient_echo,
@@ -23,9 +24,13 @@ from cordqa.workflow.fit.models._relaxometry import (
     NEGATIVE,
     SIGNAL_UNIT,
     MapName,
+    everywhere,
     maps_of_fit,
+    misfit_of,
     noise_of,
     refuse_signed,
+    scaling_of,
+    strong_sample,
     without_negative,
 )
 from cordqa.workflow.fit.models._volume import phase_in_radians, to_list, to_volume
@@ -51,10 +56,15 @@ _NO_FIELD = "no field here: not corrected for dephasing through the slice"
 def _prepare(data: FitData) -> FitData:
     signed = replace(data, signal=data.signal[..., data.roles["images"]])
     refuse_signed(signed, "give magnitude images")
-    notices = refuse_growth(signed.signal, data.values("echo_times"))
+    growth = refuse_growth(signed.signal, data.values("echo_times"))
     gradient = _gradient(data)
     maps = dict(data.maps) if gradient is None else {**data.maps, _GRADIENT: gradient}
-    return replace(data, maps=maps, state={"notices": notices})
+    data = replace(data, maps=maps, state={"growth": growth})
+    sample = strong_sample(data)
+    fit, _ = _solve(sample)
+    times = data.values("echo_times")
+    misfit = misfit_of(sample.of("images"), fit.predicted, fit.used, times, "echo time")
+    return replace(data, state={"growth": growth, "misfit": misfit})
 
 
 def _gradient(data: FitData) -> Array | None:
@@ -85,27 +95,34 @@ def _axis(data: FitData) -> int:
     return 2 if spacing.max() < 1.1 * spacing.min() else int(np.argmax(spacing))
 
 
-def _fit(data: FitData) -> FittedMaps:
+def _solve(data: FitData) -> tuple[RelaxometryFit, NDArray[np.bool_]]:
+    """Fit the curves; also return which voxels have a negative magnitude."""
     signal, below = without_negative(data.of("images"))
-    gradient = data.map(_GRADIENT)
     fit = fit_gradient_echo(
         signal,
         data.values("echo_times"),
         noise_sd=noise_of(data),
         noise_floor=data.flag("noise_floor"),
-        gradient_hz=gradient,
+        gradient_hz=data.map(_GRADIENT),
         t2star_range_s=(data.number("t2star_min"), data.number("t2star_max")),
     )
+    return fit, below
+
+
+def _fit(data: FitData) -> FittedMaps:
+    fit, below = _solve(data)
+    gradient = data.map(_GRADIENT)
     doubts: tuple[str, ...] = () if data.noise_sd is not None else (_NO_FLOOR,)
     doubts += () if gradient is not None else (_NO_GRADIENT,)
-    flags = {} if gradient is None else {_NO_FIELD: ~np.isfinite(gradient)}
+    flags = everywhere(data.shape, *data.state.get("misfit", ()))
+    flags |= {} if gradient is None else {_NO_FIELD: ~np.isfinite(gradient)}
     failures = ((below, NEGATIVE), (fit.reason == DEPHASED, _GONE))
-    notices = (*doubts, *data.state.get("notices", ()))
-    found = maps_of_fit(fit, _NAMES, failures=failures, flags=flags, notices=notices)
+    loud = (*scaling_of(data), *data.state.get("growth", ()))
+    found = maps_of_fit(fit, _NAMES, failures=failures, flags=flags, notices=doubts, warnings=loud)
     if gradient is None:
         return found
     # Echoes that dephasing has emptied are left out on purpose: that is no doubt about the voxel.
-    missing = ~np.isfinite(signal).all(axis=-1) & found.reasons.ok
+    missing = ~np.isfinite(data.of("images")).all(axis=-1) & found.reasons.ok
     return replace(found, flags={**found.flags, INCOMPLETE: missing})
 
 

@@ -12,11 +12,11 @@ from cordqa.models.relaxometry.gradient_echo import (
     DEPHASED,
     fit_gradient_echo,
     gradient_echo_signal,
-    rician_mean,
     slice_dephasing,
     slice_gradient,
     slice_gradient_from_phase,
 )
+from cordqa.models.relaxometry.noise import rician_excess, rician_mean
 
 TIMES = 0.0025 + 0.003 * np.arange(10)
 
@@ -123,3 +123,13 @@ def test_growing_signals_are_refused_and_single_steps_told() -> None:
 def test_wrong_input_is_named(call, match) -> None:
     with pytest.raises(InputError, match=match):
         call()
+
+
+def test_the_fast_mean_is_the_exact_one() -> None:
+    ratio = np.linspace(0, 60, 5001)
+    mean, slope, _ = rician_mean(ratio, np.ones(ratio.shape))
+    excess, rise = rician_excess(ratio)
+    near = ratio <= 25
+    np.testing.assert_allclose(excess[near], (mean - ratio)[near], atol=1e-6)
+    np.testing.assert_allclose(rise[near], slope[near], atol=1e-5)
+    np.testing.assert_allclose(excess[~near], (mean - ratio)[~near], atol=0.02)
