@@ -10,6 +10,7 @@ from __future__ import annotations
 from cordqa.figures.agreement import bland_altman, control_chart, roc
 from cordqa.figures.contour import trace_level
 from cordqa.figures.groups import bars, components, design, forest, heatmap, strip
+from cordqa.figures.inversion import InversionPanel, inversion
 from cordqa.figures.links import PageLink, pages
 from cordqa.figures.parts import (
     Agreement,
@@ -35,6 +36,7 @@ __all__ = [
     "Curve",
     "Estimate",
     "Group",
+    "InversionPanel",
     "PageLink",
     "Picture",
     "Profile",
@@ -56,6 +58,7 @@ __all__ = [
     "forest",
     "heatmap",
     "identity",
+    "inversion",
     "linearity",
     "mosaic",
     "pages",

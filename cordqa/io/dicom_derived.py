@@ -16,11 +16,11 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from cordqa.errors import OutputError
 from cordqa.io.dicom_write_vendor import ds_text
 
-__all__ = ["DerivedSeries", "derived_slice", "digest_of"]
+__all__ = ["LARGEST_STORED", "DerivedSeries", "derived_slice", "digest_of"]
 
 _LPS = np.diag([-1.0, -1.0, 1.0])
 #: Stored values are signed; the lowest one marks voxels without a value.
-_LARGEST, _PADDING = 32_000, -32_768
+LARGEST_STORED, _PADDING = 32_000, -32_768
 _PERPENDICULAR = 1e-4
 
 
@@ -47,6 +47,10 @@ class DerivedSeries:
     series_number : int
     times_ms : mapping of str to float
         DICOM keyword of a time (``EchoTime``) and its value.
+    content : str
+        Hex digest of the images: other images, say of another mask, are other objects.
+    window : tuple of float or None
+        Values that a viewer shows as black and as white.
     """
 
     label: str
@@ -58,11 +62,13 @@ class DerivedSeries:
     identity: str
     series_number: int
     times_ms: Mapping[str, float] = field(default_factory=dict)
+    content: str = ""
+    window: tuple[float, float] | None = None
 
     @property
     def slope(self) -> float:
         """Value of one stored unit."""
-        return self.largest / _LARGEST if self.largest > 0 and math.isfinite(self.largest) else 1.0
+        return self.largest / LARGEST_STORED if self.largest > 0 and math.isfinite(self.largest) else 1.0
 
 
 def digest_of(*arrays: NDArray[np.generic]) -> str:
@@ -111,8 +117,10 @@ def _identity(series: DerivedSeries, index: int, patient: str) -> Dataset:
     dataset = Dataset()
     name = patient or f"{series.label[:3]}-{series.identity[:12]}"
     study = _uid(series.identity, name, "study")
-    # The same maps with other times are another series.
-    own = _uid(study, series.label, series.name, str(series.series_number), series.description)
+    # The same maps with other times, or in another mask, are another series.
+    own = _uid(
+        study, series.label, series.name, str(series.series_number), series.description, series.content
+    )
     dataset.SOPClassUID = MRImageStorage
     dataset.SOPInstanceUID = _uid(own, str(index))
     dataset.file_meta = FileMetaDataset()
@@ -152,17 +160,34 @@ def _geometry(dataset: Dataset, series: DerivedSeries, index: int) -> None:
     dataset.ImagePositionPatient = [ds_text(float(v)) for v in affine[:, 3] + index * slices]
     # Pixel Spacing is that between rows first, then that between columns.
     dataset.PixelSpacing = [ds_text(float(np.linalg.norm(axis))) for axis in (rows, columns)]
-    between = float(np.linalg.norm(slices))
+    # Slices may be shifted within their plane: what counts is the way from plane to plane.
+    normal = np.cross(columns, rows) / size
+    between = abs(float(normal @ slices)) if float(np.linalg.norm(slices)) > 0 else 0.0
+    if not between > 0:
+        raise OutputError("slices of a DICOM series must lie apart", where=series.name)
     dataset.SliceThickness = dataset.SpacingBetweenSlices = ds_text(between)
+
+
+def _window(dataset: Dataset, ends: tuple[float, float] | None) -> None:
+    if ends is None or not ends[1] > ends[0]:
+        return
+    width = ends[1] - ends[0]
+    dataset.WindowCenter, dataset.WindowWidth = ds_text((ends[0] + ends[1]) / 2), ds_text(width)
+    dataset.WindowCenterWidthExplanation = "most values"
+    if width < 1:
+        # The usual function needs a width of at least 1.
+        dataset.VOILUTFunction = "LINEAR_EXACT"
 
 
 def _pixels(dataset: Dataset, plane: NDArray[np.floating], series: DerivedSeries) -> None:
     known = np.isfinite(plane)
     scaled = np.rint(np.where(known, plane, 0.0) / series.slope)
-    stored = np.where(known, np.clip(scaled, -_LARGEST, _LARGEST), _PADDING).astype("<i2")
+    stored = np.where(known, np.clip(scaled, -LARGEST_STORED, LARGEST_STORED), _PADDING).astype("<i2")
+    dataset.BurnedInAnnotation = "NO"
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.Columns, dataset.Rows = plane.shape
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
     dataset.PixelPaddingValue = _PADDING
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "0", ds_text(series.slope), "US"
+    _window(dataset, series.window)
     dataset.PixelData = np.ascontiguousarray(stored.T).tobytes()

@@ -99,6 +99,8 @@ class Attachments:
         Notices that a reader must not overlook.
     figures : tuple of Figure
         Shown after the maps.
+    details : mapping of str to mapping
+        Further entries of the sidecar of a map, by the key of its value.
     files : mapping of str to callable
         Other files by their path below the output folder; each makes its content from what the
         names of all outputs begin with.
@@ -111,6 +113,7 @@ class Attachments:
     methods: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     files: Mapping[str, Callable[[str], bytes]] = field(default_factory=dict)
 
 

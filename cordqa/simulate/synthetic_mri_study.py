@@ -1,9 +1,9 @@
 """A reliability study of synthetic MRI: a phantom and people on scanners of three vendors.
 
-Values of T1, T2 and proton density are drawn, not measured in images: what is tested is the analysis of
-such a study, from its table to its report.  Everything that is drawn has a known distribution, so that
-linearity and the variation within and between scanners that the analysis finds can be compared with
-what was planted.
+Values of T1, T2, proton density and of volumes of tissue are drawn, not measured in images: what is tested
+is the analysis of such a study, from its table to its report.  Everything that is drawn has a known
+distribution, so that linearity and the variation within and between scanners that the analysis finds can
+be compared with what was planted.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import numpy as np
 
 from cordqa.errors import ConfigError
 
-__all__ = ["PLANTED", "Planted", "SyntheticStudy", "simulate_synthetic_mri", "true_cv"]
+__all__ = ["PLANTED", "Planted", "SyntheticStudy", "cv_of_scanners", "simulate_synthetic_mri", "true_cv"]
 
 VENDORS = ("GE", "Siemens", "Philips")
-UNITS = MappingProxyType({"T1": "ms", "T2": "ms", "PD": "%"})
+UNITS = MappingProxyType({"T1": "ms", "T2": "ms", "PD": "%", "volume": "mm3"})
+#: What a phantom has a reference of.
+_MAPS = ("T1", "T2", "PD")
 #: Mean T1 (ms), T2 (ms) and PD (%) of regions of the brain at 3 T, round numbers.
 BRAIN = MappingProxyType(
     {
@@ -31,6 +33,18 @@ BRAIN = MappingProxyType(
         "putamen": (1200.0, 76.0, 79.0),
         "caudate": (1260.0, 84.0, 80.0),
         "cortical GM": (1380.0, 95.0, 82.0),
+    }
+)
+#: Mean volumes of tissues and structures, mm3, round numbers.
+VOLUMES = MappingProxyType(
+    {
+        "WM": 480_000.0,
+        "GM": 640_000.0,
+        "CSF": 250_000.0,
+        "thalamus": 15_000.0,
+        "putamen": 9_500.0,
+        "caudate": 7_500.0,
+        "hippocampus": 7_500.0,
     }
 )
 
@@ -78,6 +92,9 @@ PLANTED: Mapping[str, Planted] = MappingProxyType(
         "T1": Planted(gain_sd=0.03, offset_sd=2.0, within_cv=0.009, brain=1000.0, growth=0.5, people_cv=0.03),
         "T2": Planted(gain_sd=0.05, offset_sd=0.7, within_cv=0.008, brain=85.0, growth=5.5, people_cv=0.03),
         "PD": Planted(gain_sd=0.03, offset_sd=0.45, within_cv=0.007, brain=75.0, growth=12.0, people_cv=0.02),
+        "volume": Planted(
+            gain_sd=0.02, offset_sd=350.0, within_cv=0.005, brain=5e5, growth=0.9, people_cv=0.08
+        ),
     }
 )
 
@@ -107,6 +124,25 @@ def true_cv(quantity: str, mean: float, *, between: bool) -> float:
     """Return the planted variation between or within scanners at a value, in percent."""
     planted = PLANTED[quantity]
     return 100.0 * (planted.between(mean) if between else planted.within(mean))
+
+
+def cv_of_scanners(study: SyntheticStudy, quantity: str, region: str) -> float:
+    """Return the variation of what the scanners of a study read without noise, in percent.
+
+    That is the spread of these scanners; :func:`true_cv` is that of all scanners from which they were drawn.
+    """
+    mean = study.means[quantity, region]
+    seen = [
+        _seen(mean, mean, gain, study.offsets[name, scanner])
+        for (name, scanner), gain in study.gains.items()
+        if name == quantity
+    ]
+    return 100.0 * float(np.std(seen, ddof=1)) / float(np.mean(seen))
+
+
+def _seen(truth: float, mean: float, gain: float, offset: float) -> float:
+    # A small value with an offset may come near 0: a scanner would still give a positive number.
+    return max(truth * gain + offset, 0.2 * mean)
 
 
 def simulate_synthetic_mri(
@@ -142,7 +178,7 @@ def simulate_synthetic_mri(
             "a reliability study needs two runs, two people and two sessions at least",
             found=f"{n_runs} runs, {n_people} people, {n_sessions} sessions",
         )
-    missing = sorted(set(PLANTED) - set(references))
+    missing = sorted(set(_MAPS) - set(references))
     if missing or any(not (v > 0) for table in references.values() for v in table.values()):
         raise ConfigError(
             "needs positive references of T1, T2 and PD", found=", ".join(missing) or "not positive"
@@ -157,8 +193,8 @@ def simulate_synthetic_mri(
         people=tuple(_people(n_people, n_sessions, draw)),
         gains=gains,
         offsets=offsets,
-        means={(q, f"sphere {s}"): v for q in PLANTED for s, v in references[q].items()}
-        | {(q, region): values[n] for region, values in BRAIN.items() for n, q in enumerate(PLANTED)},
+        means={(q, f"sphere {s}"): v for q in _MAPS for s, v in references[q].items()}
+        | {(q, region): mean for region, q, mean in _regions()},
     )
 
 
@@ -172,9 +208,7 @@ class _Draw:
 
     def value(self, quantity: str, scanner: str, truth: float, mean: float) -> float:
         """Measure once; the size of the error belongs to the region, not to its drawn value."""
-        seen = truth * self.gains[quantity, scanner] + self.offsets[quantity, scanner]
-        # A small value with an offset may come near 0: a scanner would still give a positive number.
-        seen = max(seen, 0.2 * truth)
+        seen = _seen(truth, mean, self.gains[quantity, scanner], self.offsets[quantity, scanner])
         return seen * (1 + PLANTED[quantity].within(mean) * float(self.rng.normal()))
 
 
@@ -199,7 +233,7 @@ def _phantom(
     rows = []
     for vendor in VENDORS:
         for run in range(n_runs):
-            for quantity in PLANTED:
+            for quantity in _MAPS:
                 for sphere, truth in references[quantity].items():
                     value = draw.value(quantity, f"SIM-{vendor}", truth, truth)
                     row = _row("phantom", run, vendor, f"sphere {sphere}", quantity, value)
@@ -210,19 +244,26 @@ def _phantom(
 def _people(n_people: int, n_sessions: int, draw: _Draw) -> list[dict[str, str | float]]:
     rows = []
     for person in range(n_people):
-        for region, means in BRAIN.items():
-            for quantity, mean in zip(PLANTED, means, strict=True):
-                truth = mean * (1 + PLANTED[quantity].people_cv * float(draw.rng.normal()))
-                rows += [
-                    _row(
-                        f"sub-{person + 1:02d}",
-                        session,
-                        vendor,
-                        region,
-                        quantity,
-                        draw.value(quantity, f"SIM-{vendor}", truth, mean),
-                    )
-                    for vendor in VENDORS
-                    for session in range(n_sessions)
-                ]
+        for region, quantity, mean in _regions():
+            truth = mean * (1 + PLANTED[quantity].people_cv * float(draw.rng.normal()))
+            rows += [
+                _row(
+                    f"sub-{person + 1:02d}",
+                    session,
+                    vendor,
+                    region,
+                    quantity,
+                    draw.value(quantity, f"SIM-{vendor}", truth, mean),
+                )
+                for vendor in VENDORS
+                for session in range(n_sessions)
+            ]
     return rows
+
+
+def _regions() -> list[tuple[str, str, float]]:
+    """Region, quantity and mean of everything that is measured in people."""
+    maps = [
+        (region, q, mean) for region, means in BRAIN.items() for q, mean in zip(_MAPS, means, strict=True)
+    ]
+    return maps + [(region, "volume", mean) for region, mean in VOLUMES.items()]

@@ -238,7 +238,11 @@ def test_a_lesion_chooses_the_times_and_the_page_shows_how_flat_the_choice_is(br
     assert document["PSIR"]["InversionTimes"] == [search["Best"]["first"]]
     assert search["FlatRegion"][0] <= search["Best"]["first"] <= search["FlatRegion"][1]
     assert max(abs(v) for v in search["Contrast"] if v is not None) <= abs(search["Best"]["contrast"]) + 1e-9
-    assert "contrast-search" in [figure.name for figure in result.figures]
+    names = [figure.name for figure in result.figures]
+    assert names.index("nulling") < names.index("contrast-search")
+    sidecar = json.loads((tmp_path / "out" / "sub-01_syntheticPSIR.json").read_text())
+    assert sidecar["Synthetic"]["InversionTimes"] == document["PSIR"]["InversionTimes"]
+    assert document["Tissues"]["white"]["T1"] == pytest.approx(0.83, rel=1e-4)
     assert any("keeps 95 %" in notice.message for notice in result.notices)
     del masks["white_mask"]
     with pytest.raises(CordqaError, match="--white-mask"):
@@ -286,6 +290,65 @@ def test_wrong_settings_of_synthetic_images_are_named(options, match, brain, tmp
         run_fit(replace(request, options=options), tmp_path / "out")
     assert caught.value.exit_status == 2
     assert not list((tmp_path / "out").glob("*.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    ("roles", "change", "match"),
+    [
+        ({"t1_map": "t2_map", "t2_map": "t1_map"}, 1.0, "T1 is not longer than T2"),
+        ({"pd_map": "pd_map"}, -1.0, "PD map holds no positive value"),
+        ({"t2_map": "t2_map"}, 1e-3, "bring T1 and T2 to one unit"),
+    ],
+)
+def test_maps_that_cannot_be_what_they_are_called_are_refused(roles, change, match, brain, tmp_path) -> None:
+    request, _ = brain
+    images = dict(request.images)
+    for role, other in roles.items():
+        values = np.clip(change * load(request.images[other][0]), -1e9 if change > 0 else -100, 1e9)
+        if change < 0:
+            values[0, 0, 0] = -1.0
+        images[role] = (save(tmp_path / f"{role}_x.nii.gz", values),)
+    with pytest.raises(CordqaError, match=match) as caught:
+        run_fit(replace(request, images=images), tmp_path / "out")
+    assert caught.value.exit_status == 2
+
+
+def test_masks_of_tissues_that_cannot_be_are_refused_and_a_lesion_is_not_compared_with_itself(
+    brain, tmp_path
+) -> None:
+    request, masks = brain
+    swapped = {"white_mask": masks["fluid_mask"], "fluid_mask": masks["white_mask"]}
+    with pytest.raises(CordqaError, match="shorter T1 than fluid"):
+        run_fit(replace(request, maps=swapped), tmp_path / "out")
+    with pytest.raises(CordqaError, match="white matter mask holds too few"):
+        run_fit(replace(request, maps={**masks, "white_mask": masks["lesion_mask"]}), tmp_path / "out")
+    # The lesion is most of this white matter, and does not move its T1.
+    lesion = load(masks["lesion_mask"]) > 0.5
+    few = lesion | (np.cumsum(load(masks["white_mask"]) > 0.5).reshape(lesion.shape) < 8)
+    both = {
+        **masks,
+        "white_mask": save(tmp_path / "both.nii.gz", few & (lesion | (load(masks["white_mask"]) > 0.5))),
+    }
+    run_fit(replace(request, maps=both), tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "contrasts.json").read_text())
+    assert document["Tissues"]["white"]["T1"] == pytest.approx(0.83, rel=1e-4)
+
+
+def test_dicom_of_another_mask_is_another_object_and_a_spike_is_told(brain, tmp_path) -> None:
+    request, masks = brain
+    options = {"contrasts": "PSIR", "dicom": True}
+    seen = []
+    for n, mask in enumerate((None, masks["white_mask"])):
+        out = tmp_path / f"out{n}"
+        result = run_fit(replace(request, options=options, mask=mask), out)
+        seen.append(pydicom.dcmread(out / "dicom" / "PSIR_0002.dcm").SOPInstanceUID)
+        assert not any("extreme voxels" in one.message for one in result.notices)
+    assert seen[0] != seen[1]
+    density = load(request.images["pd_map"][0])
+    density[0, 5, 1] = 1e6
+    images = {**request.images, "pd_map": (save(tmp_path / "spike.nii.gz", density),)}
+    result = run_fit(replace(request, images=images, options=options), tmp_path / "spiked")
+    assert any("extreme voxels" in one.message for one in result.notices)
 
 
 def test_maps_in_seconds_give_the_same_images(brain, tmp_path) -> None:

@@ -58,6 +58,17 @@ def make_all(values: list[float]) -> list[Figure]:
             "n", "T", curves=[Curve(label="c", x=x, y=values, fit_x=x, fit_y=values)], x_label="x", x_log=True
         ),
         make_mosaic(values),
+        f.inversion(
+            "n",
+            "T",
+            panels=[
+                f.InversionPanel(
+                    label="p", time=x, lines={"a": values, "b": values}, used=v, best=v, flat=(v - 1, v + 1)
+                )
+                for v in values
+            ],
+            y_label="y",
+        ),
         f.profiles(
             "n",
             "T",

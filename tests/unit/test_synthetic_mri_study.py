@@ -10,7 +10,13 @@ from cordqa.cli._run import run
 from cordqa.errors import ConfigError
 from cordqa.io.results import read_result
 from cordqa.records import Status
-from cordqa.simulate.synthetic_mri_study import PLANTED, simulate_synthetic_mri, true_cv
+from cordqa.simulate.synthetic_mri_study import (
+    PLANTED,
+    VOLUMES,
+    cv_of_scanners,
+    simulate_synthetic_mri,
+    true_cv,
+)
 from cordqa.stats.linearity import linearity
 from cordqa.stats.reproducibility import reproducibility
 
@@ -22,7 +28,7 @@ REFERENCES = {
 
 
 def test_planted_values_are_covered_over_many_studies():
-    hits = {"within": [], "between": [], "slope": []}
+    hits = {"within": [], "between": [], "slope": [], "these": []}
     for seed in range(16):
         study = simulate_synthetic_mri(REFERENCES, seed=seed, n_people=6)
         for rows in (study.phantom, study.people):
@@ -34,6 +40,9 @@ def test_planted_values_are_covered_over_many_studies():
                     mean = study.means[row.quantity, row.region]
                     truth = true_cv(row.quantity, mean, between=kind == "between")
                     hits[kind].append(row.low <= truth <= row.high)
+            fixed = reproducibility(frame, by=["quantity", "region"], unit="unit", scanners="fixed")
+            for row in fixed[fixed["statistic"] == "between_scanner_CV"].itertuples():
+                hits["these"].append(row.low <= cv_of_scanners(study, row.quantity, row.region) <= row.high)
         lines = linearity(
             pd.DataFrame(study.phantom),
             cluster="session",
@@ -44,6 +53,7 @@ def test_planted_values_are_covered_over_many_studies():
         for row in lines[lines["statistic"] == "slope"].itertuples():
             hits["slope"].append(row.low <= study.gains[row.quantity, row.scanner] <= row.high)
     assert 0.92 < np.mean(hits["within"]) < 0.98
+    assert 0.92 < np.mean(hits["these"]) < 0.98
     assert 0.90 < np.mean(hits["slope"]) < 0.99
     # 16 studies of three scanners: regions share them, so that the share is known to 0.06 only.
     assert np.mean(hits["between"]) > 0.80
@@ -81,7 +91,7 @@ def test_the_command_writes_overview_and_both_reports(tmp_path, capsys):
     assert result.verdicts[0].observed > result.verdicts[0].low
     assert "--seed 3 --repeats 4 --people 3" in result.provenance.command
     truth = json.loads((out / "truth.json").read_text())
-    assert set(truth["planted"]) == {"T1", "T2", "PD"}
+    assert set(truth["planted"]) == set(PLANTED)
     for part in ("phantom", "volunteers"):
         page = (out / part / "report.html").read_text()
         assert "../report.html" in page
@@ -90,5 +100,22 @@ def test_the_command_writes_overview_and_both_reports(tmp_path, capsys):
     assert "phantom/report.html" in page
     names = {figure.name for figure in result.figures}
     assert {"truth-slope", "truth-within-scanner-CV", "truth-between-scanner-CV"} <= names
+    assert {"truth-between-scanner-CV-these-scanners", "largest-cv"} <= names
+    shared = [s for s in result.statistics if "CV between these scanners" in s.group]
+    assert sum(s.n["intervals"] for s in shared) == 3 * 14 + 3 * 7 + len(VOLUMES)
+    # What studies of regional volumes print: over all regions, in percent and as ICC.
+    regional = {s.name for s in result.statistics if s.quantity == "volume"}
+    assert {"regions below 10 %", "mean ICC(C,1)"} <= regional
     largest = [s for s in result.statistics if s.name == "largest within_scanner_CV"]
-    assert len(largest) == 6
+    assert len(largest) == 7
+
+
+def test_the_spread_of_three_scanners_is_that_of_what_they_read_without_noise():
+    study = simulate_synthetic_mri(REFERENCES, seed=5)
+    seen = [
+        1000.0 * study.gains["T1", f"SIM-{vendor}"] + study.offsets["T1", f"SIM-{vendor}"]
+        for vendor in ("GE", "Siemens", "Philips")
+    ]
+    study.means["T1", "made up"] = 1000.0
+    expected = 100 * np.std(seen, ddof=1) / np.mean(seen)
+    assert cv_of_scanners(study, "T1", "made up") == pytest.approx(expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,27 +12,34 @@ from cordqa.errors import InputError
 from cordqa.models.synthetic.contrast import EchoTiming, longitudinal_double_inversion, longitudinal_inversion
 from cordqa.models.synthetic.images import Contrast
 from cordqa.models.synthetic.nulling import (
+    PULSE_S,
     BestInversion,
     Tissue,
+    allowed_second,
     best_double_inversion,
     best_inversion,
     null_inversion_time,
     null_two_tissues,
-    second_inversion_time,
+    tissue_signal,
 )
 
-__all__ = ["Choice", "ContrastCurve", "choose_double_inversion", "choose_inversion", "measure_tissue"]
+__all__ = [
+    "Choice",
+    "ContrastCurve",
+    "choose_double_inversion",
+    "choose_inversion",
+    "magnetization_curves",
+    "measure_tissue",
+]
 
 Array = NDArray[np.float64]
 _CURVE_POINTS = 201
-#: Pulses keep this distance, as in the search.
-_PULSE_S = 0.02
 _FEWEST = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContrastCurve:
-    """Contrast of a lesion over the first inversion time, and what was chosen on it.
+    """Contrast of a lesion over the first inversion time, and the best on it.
 
     ``contrast`` is the signal of the lesion less that of the reference tissue, in units of proton
     density; NaN where no second inversion nulls the third tissue.
@@ -91,6 +99,9 @@ def choose_inversion(
 ) -> Choice:
     """Inversion time that shows a lesion best, or without one nulls a tissue.
 
+    Where the contrast is highest with the inversion touching its neighbours, it gains nothing: then the
+    tissue is nulled, and the sentence says so.
+
     Raises
     ------
     FitError
@@ -98,19 +109,14 @@ def choose_inversion(
     """
     plain = Contrast(name=name, timing=timing, keep_sign=keep_sign)
     if lesion is None or reference is None:
-        time = null_inversion_time(nulled.t1_s, timing)
-        text = f"{name}: TI {time:.4g} s nulls {nulled_name} (T1 {nulled.t1_s:.4g} s)"
-        return Choice(contrast=replace(plain, first_s=time), sentence=text)
+        return _null_one(plain, nulled, nulled_name, "")
     best = best_inversion(lesion, reference, timing, keep_sign=keep_sign)
-    room = timing.repetition_time_s - max(timing.echo_time_s, timing.readout_s or 0.0)
-    grid = np.linspace(_PULSE_S, room - _PULSE_S, _CURVE_POINTS)
-
-    def signal(tissue: Tissue) -> Array:
-        mz = longitudinal_inversion(tissue.t1_s, timing, grid)
-        decay = np.exp(-timing.echo_time_s / tissue.t2_s)
-        return np.asarray(tissue.proton_density * decay * (mz if keep_sign else np.abs(mz)))
-
-    curve = ContrastCurve(first_s=grid, contrast=signal(lesion) - signal(reference), best=best)
+    first = _grid(timing)
+    signals = [tissue_signal(one, timing, first, keep_sign=keep_sign) for one in (lesion, reference)]
+    curve = ContrastCurve(first_s=first, contrast=signals[0] - signals[1], best=best)
+    if best.at_edge:
+        why = "; the search gave no inner optimum: an inversion shows this lesion no better than none"
+        return replace(_null_one(plain, nulled, nulled_name, why), curve=curve)
     text = f"{name}: TI {best.first_s:.4g} s shows the lesion best against white matter; {_flat(best)}"
     return Choice(contrast=replace(plain, first_s=best.first_s), sentence=text, curve=curve)
 
@@ -138,7 +144,10 @@ def choose_double_inversion(
     if lesion is None:
         return _null_both(plain, white, fluid, "")
     best = best_double_inversion(lesion, white, fluid, timing)
-    curve = _double_curve(timing, lesion, white, fluid, best)
+    first = _grid(timing)
+    second = allowed_second(fluid, timing, first)
+    signals = [tissue_signal(one, timing, first, second) for one in (lesion, white)]
+    curve = ContrastCurve(first_s=first, contrast=signals[0] - signals[1], best=best)
     if best.at_edge or best.second_s is None:
         why = "; the search gave no inner optimum: two inversions show this lesion no better than one"
         return replace(_null_both(plain, white, fluid, why), curve=curve)
@@ -151,6 +160,50 @@ def choose_double_inversion(
     )
 
 
+def magnetization_curves(
+    contrast: Contrast, tissues: Mapping[str, Tissue]
+) -> tuple[Array, Mapping[str, Array]]:
+    """Longitudinal magnetization at the excitation, of every tissue, over the first inversion time.
+
+    Of two inversions the second keeps its time.
+
+    Parameters
+    ----------
+    contrast : Contrast
+        With one inversion or two.
+    tissues : mapping of str to Tissue
+
+    Returns
+    -------
+    first_s : ndarray
+        Seconds.
+    levels : mapping of str to ndarray
+        As a fraction of equilibrium, with its sign; zero is a null.
+    """
+    if contrast.first_s is None:
+        raise InputError("a contrast without an inversion nulls nothing", where=contrast.name)
+    second = contrast.second_s
+    first = np.linspace(second or 0.0, contrast.timing.room_s, _CURVE_POINTS)
+    levels = {
+        name: longitudinal_inversion(tissue.t1_s, contrast.timing, first)
+        if second is None
+        else longitudinal_double_inversion(tissue.t1_s, contrast.timing, first, second)
+        for name, tissue in tissues.items()
+    }
+    return first, levels
+
+
+def _grid(timing: EchoTiming) -> Array:
+    """Times that pulses allow, as in the search."""
+    return np.linspace(PULSE_S, timing.room_s - PULSE_S, _CURVE_POINTS)
+
+
+def _null_one(plain: Contrast, nulled: Tissue, nulled_name: str, why: str) -> Choice:
+    time = null_inversion_time(nulled.t1_s, plain.timing)
+    text = f"{plain.name}: TI {time:.4g} s nulls {nulled_name} (T1 {nulled.t1_s:.4g} s){why}"
+    return Choice(contrast=replace(plain, first_s=time), sentence=text)
+
+
 def _null_both(plain: Contrast, white: Tissue, fluid: Tissue, why: str) -> Choice:
     first, second = null_two_tissues((white.t1_s, fluid.t1_s), plain.timing)
     text = (
@@ -158,22 +211,6 @@ def _null_both(plain: Contrast, white: Tissue, fluid: Tissue, why: str) -> Choic
         f"(T1 {white.t1_s:.4g} s) and fluid (T1 {fluid.t1_s:.4g} s){why}"
     )
     return Choice(contrast=replace(plain, first_s=first, second_s=second), sentence=text)
-
-
-def _double_curve(
-    timing: EchoTiming, lesion: Tissue, white: Tissue, fluid: Tissue, best: BestInversion
-) -> ContrastCurve:
-    room = timing.repetition_time_s - max(timing.echo_time_s, timing.readout_s or 0.0)
-    first = np.linspace(_PULSE_S, room - _PULSE_S, _CURVE_POINTS)
-    second = second_inversion_time(fluid.t1_s, timing, first)
-    second = np.where((second >= _PULSE_S) & (first - second >= _PULSE_S), second, np.nan)
-    signals = [
-        tissue.proton_density
-        * np.abs(longitudinal_double_inversion(tissue.t1_s, timing, first, second))
-        * np.exp(-timing.echo_time_s / tissue.t2_s)
-        for tissue in (lesion, white)
-    ]
-    return ContrastCurve(first_s=first, contrast=signals[0] - signals[1], best=best)
 
 
 def _flat(best: BestInversion) -> str:

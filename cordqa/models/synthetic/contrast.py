@@ -7,8 +7,8 @@ All share one quantity, the magnetization that a repetition fails to recover:
   ``lost = exp(-(TR - readout)/T1)``
 
 With it ``Mz`` at excitation is ``1 - lost`` (spin echo), ``1 - 2 exp(-TI/T1) + lost`` (inversion
-recovery) and ``1 - 2 exp(-TI2/T1) + 2 exp(-TI1/T1) - lost`` (double inversion, Redpath and Smith
-1994, doi:10.1259/0007-1285-67-804-1258).  Both inversion times of the latter count to the
+recovery) and ``1 - 2 exp(-TI2/T1) + 2 exp(-TI1/T1) - lost`` (double inversion, Redpath and Smith,
+Br J Radiol 1994;67:1258).  Both inversion times of the latter count to the
 excitation: ``TI1`` from the first inversion, ``TI2`` from the second, so ``TI1 > TI2``; some
 vendors print the time between the inversions instead, which is ``TI1 - TI2``.  Inversions are
 ideal and transverse magnetization is spoiled between repetitions.
@@ -51,8 +51,8 @@ class EchoTiming:
     Raises
     ------
     InputError
-        If a time is not positive, the echo does not fit into the repetition, or a time reads
-        like milliseconds.
+        If a time is negative, the echo does not fit into the repetition or lies beyond the end of
+        its train, or a time reads like milliseconds.
     """
 
     repetition_time_s: float
@@ -60,12 +60,13 @@ class EchoTiming:
     readout_s: float | None = None
 
     def __post_init__(self) -> None:
-        used = max(self.echo_time_s, self.readout_s or 0.0)
-        if not (self.echo_time_s >= 0 and used < self.repetition_time_s):
+        train = self.echo_time_s if self.readout_s is None else self.readout_s
+        if not (0 <= self.echo_time_s <= train < self.repetition_time_s):
+            readout = "" if self.readout_s is None else f", readout {self.readout_s:g} s"
             raise InputError(
                 "the echo does not fit into the repetition",
-                found=f"echo time {self.echo_time_s:g} s, readout {self.readout_s} s",
-                expected=f"less than the repetition time, {self.repetition_time_s:g} s",
+                found=f"echo time {self.echo_time_s:g} s{readout}",
+                expected=f"from 0 to less than the repetition time, {self.repetition_time_s:g} s",
             )
         if self.repetition_time_s > 60:
             raise InputError(
@@ -74,6 +75,11 @@ class EchoTiming:
                 expected="at most 60 s",
                 todo="give times in seconds",
             )
+
+    @property
+    def room_s(self) -> float:
+        """Time before the excitation in which inversions fit: from the end of the readout."""
+        return self.repetition_time_s - (self.echo_time_s if self.readout_s is None else self.readout_s)
 
     def lost(self, t1_s: ArrayLike) -> Array:
         """Magnetization that one repetition fails to recover, as a fraction of equilibrium."""
@@ -196,10 +202,9 @@ def double_inversion(
 
 
 def _check_inversion(inversion_time_s: float, timing: EchoTiming) -> None:
-    room = timing.repetition_time_s - max(timing.echo_time_s, timing.readout_s or 0.0)
-    if not 0 < inversion_time_s < room:
+    if not 0 < inversion_time_s < timing.room_s:
         raise InputError(
             "the inversion does not fit into the repetition",
             found=f"{inversion_time_s:g} s before excitation",
-            expected=f"more than 0 and less than {room:g} s",
+            expected=f"more than 0 and less than {timing.room_s:g} s",
         )

@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 from cordqa.errors import FitError, InputError
 from cordqa.models.synthetic.contrast import (
     EchoTiming,
-    inversion_recovery,
     longitudinal_double_inversion,
+    longitudinal_inversion,
 )
 
 __all__ = [
+    "PULSE_S",
     "BestInversion",
     "Tissue",
+    "allowed_second",
     "best_double_inversion",
     "best_inversion",
     "null_inversion_time",
     "null_two_tissues",
     "second_inversion_time",
+    "tissue_signal",
 ]
 
 Array = NDArray[np.float64]
@@ -34,7 +37,7 @@ _GOLDEN_STEPS = 60
 _FLAT = 0.95
 _GOLDEN = (math.sqrt(5) - 1) / 2
 #: Time that an inversion pulse and its spoiler need before the next event, seconds.
-_PULSE_S = 0.02
+PULSE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +93,7 @@ def null_inversion_time(t1_s: float, timing: EchoTiming) -> float:
         If the tissue cannot be nulled within the repetition.
     """
     time = t1_s * math.log(2 / (1 + float(timing.lost(t1_s))))
-    if not 0 < time < timing.repetition_time_s - timing.echo_time_s:
+    if not 0 < time < timing.room_s:
         raise FitError(
             "the tissue cannot be nulled in this repetition",
             found=f"T1 {t1_s:g} s, repetition time {timing.repetition_time_s:g} s",
@@ -135,8 +138,7 @@ def null_two_tissues(t1_s: tuple[float, float], timing: EchoTiming) -> tuple[flo
         raise InputError(
             "two tissues with different positive T1 are needed", found=f"{short:g} and {long:g} s"
         )
-    room = timing.repetition_time_s - max(timing.echo_time_s, timing.readout_s or 0.0)
-    grid = np.linspace(0, room, _GRID + 1)[1:-1]
+    grid = np.linspace(0, timing.room_s, _GRID + 1)[1:-1]
     level = longitudinal_double_inversion(long, timing, grid, second_inversion_time(short, timing, grid))
     crosses = np.flatnonzero(np.isfinite(level[:-1] + level[1:]) & (level[:-1] * level[1:] <= 0))
     if crosses.size == 0:
@@ -181,56 +183,72 @@ def best_double_inversion(
     FitError
         If the tissue cannot be nulled in this repetition.
     """
-    room = timing.repetition_time_s - max(timing.echo_time_s, timing.readout_s or 0.0)
 
     def contrast(first: Array) -> Array:
-        second = second_inversion_time(nulled.t1_s, timing, first)
-        second = np.where((second >= _PULSE_S) & (first - second >= _PULSE_S), second, np.nan)
-        return _magnitude(lesion, timing, first, second) - _magnitude(reference, timing, first, second)
+        second = allowed_second(nulled, timing, first)
+        return tissue_signal(lesion, timing, first, second) - tissue_signal(reference, timing, first, second)
 
-    first, value, flat, at_edge = _maximise(contrast, room)
+    first, value, flat, at_edge = _maximise(contrast, timing.room_s)
     second = float(second_inversion_time(nulled.t1_s, timing, np.array([first]))[0])
     return BestInversion(first_s=first, second_s=second, contrast=value, flat_s=flat, at_edge=at_edge)
-
-
-def _magnitude(tissue: Tissue, timing: EchoTiming, first: Array, second: Array) -> Array:
-    mz = longitudinal_double_inversion(tissue.t1_s, timing, first, second)
-    signal: Array = tissue.proton_density * np.abs(mz) * math.exp(-timing.echo_time_s / tissue.t2_s)
-    return signal
 
 
 def best_inversion(
     lesion: Tissue, reference: Tissue, timing: EchoTiming, *, keep_sign: bool = True
 ) -> BestInversion:
-    """Inversion time of the highest contrast of a lesion (PSIR with its sign, else magnitude)."""
-    room = timing.repetition_time_s - max(timing.echo_time_s, timing.readout_s or 0.0)
+    """Inversion time of the highest contrast of a lesion (PSIR with its sign, else magnitude).
 
-    def signal(tissue: Tissue, times: Array) -> Array:
-        return np.array(
-            [
-                float(
-                    inversion_recovery(
-                        tissue.proton_density, tissue.t1_s, tissue.t2_s, timing, float(t), keep_sign=keep_sign
-                    )
-                )
-                for t in times
-            ]
+    Raises
+    ------
+    FitError
+        If the repetition leaves no room for an inversion.
+    """
+
+    def contrast(first: Array) -> Array:
+        return tissue_signal(lesion, timing, first, keep_sign=keep_sign) - tissue_signal(
+            reference, timing, first, keep_sign=keep_sign
         )
 
-    first, value, flat, at_edge = _maximise(
-        lambda times: signal(lesion, times) - signal(reference, times), room
-    )
+    first, value, flat, at_edge = _maximise(contrast, timing.room_s)
     return BestInversion(first_s=first, second_s=None, contrast=value, flat_s=flat, at_edge=at_edge)
+
+
+def tissue_signal(
+    tissue: Tissue, timing: EchoTiming, first: Array, second: Array | None = None, *, keep_sign: bool = False
+) -> Array:
+    """Signal of a tissue after one inversion or two, in units of proton density; NaN where a time is."""
+    mz = (
+        longitudinal_inversion(tissue.t1_s, timing, first)
+        if second is None
+        else longitudinal_double_inversion(tissue.t1_s, timing, first, second)
+    )
+    signal: Array = tissue.proton_density * mz * math.exp(-timing.echo_time_s / tissue.t2_s)
+    return signal if keep_sign else np.abs(signal)
+
+
+def allowed_second(nulled: Tissue, timing: EchoTiming, first: Array) -> Array:
+    """Second inversion time that nulls a tissue; NaN where it comes too close to a neighbour."""
+    second = second_inversion_time(nulled.t1_s, timing, first)
+    return np.where((second >= PULSE_S) & (first - second >= PULSE_S), second, np.nan)
 
 
 def _maximise(
     contrast: Callable[[Array], Array], room: float
 ) -> tuple[float, float, tuple[float, float], bool]:
     """Maximise |contrast| over the times that pulses allow: grid, then golden section around every peak."""
-    grid = np.linspace(_PULSE_S, room - _PULSE_S, _GRID)
+    if room <= 2 * PULSE_S:
+        raise FitError(
+            "the repetition leaves no room for an inversion",
+            found=f"{room:g} s between the readout and the next excitation",
+            expected=f"more than {2 * PULSE_S:g} s",
+            todo="choose a longer repetition time",
+        )
+    grid = np.linspace(PULSE_S, room - PULSE_S, _GRID)
     size = np.abs(contrast(grid))
     if not np.isfinite(size).any():
-        raise FitError("no inversion time nulls the tissue in this repetition", todo="choose a longer one")
+        raise FitError(
+            "no inversion times null the tissue in this repetition", todo="choose a longer repetition time"
+        )
     # A kink, where the reference is nulled, can hide between grid points: refine every peak.
     filled = np.concatenate([[-1.0], np.nan_to_num(size, nan=-1.0), [-1.0]])
     peaks = np.flatnonzero((filled[1:-1] >= filled[:-2]) & (filled[1:-1] >= filled[2:]) & (filled[1:-1] >= 0))
@@ -243,8 +261,9 @@ def _maximise(
         first -= 1
     while last < grid.size - 1 and good[last + 1]:
         last += 1
-    allowed = np.flatnonzero(np.isfinite(size))
-    at_edge = bool(np.isin(n, [allowed[0], allowed[-1]]))
+    # The search may pass the last grid point on its way to the end of what pulses allow.
+    allowed, half = grid[np.isfinite(size)], (grid[1] - grid[0]) / 2
+    at_edge = bool(best <= allowed[0] + half or best >= allowed[-1] - half)
     flat = (min(best, float(grid[first])), max(best, float(grid[last])))
     return best, value, flat, at_edge
 

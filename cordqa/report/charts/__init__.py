@@ -12,6 +12,7 @@ from cordqa.report.charts.curves import draw_curves
 from cordqa.report.charts.drawing import Data, Drawing, FigureDataError, Key
 from cordqa.report.charts.estimates import draw_bars, draw_components, draw_forest
 from cordqa.report.charts.heatmap import draw_heatmap
+from cordqa.report.charts.inversion import draw_inversion
 from cordqa.report.charts.mosaic import draw_mosaic
 from cordqa.report.charts.plate import draw_plate
 from cordqa.report.charts.profiles import draw_profiles
@@ -30,6 +31,7 @@ FIGURE_KINDS: dict[str, Callable[[Data, str], Drawing]] = {
     "linearity": draw_linearity,
     "scatter": draw_scatter,
     "curves": draw_curves,
+    "inversion": draw_inversion,
     "strip": draw_strip,
     "profiles": draw_profiles,
     "bars": draw_bars,

@@ -105,7 +105,7 @@ def _samples(frame: Frame, panel: Data, x_label: str, log: bool) -> None:
         frame.empty("no samples")
         return
     scale_x, scale_y = _scales(frame, x + fit_x, y + fit_y, log)
-    _axes(frame, scale_x, scale_y, x)
+    _axes(frame, scale_x, scale_y, x + fit_x)
     frame.canvas.polyline(_visible(scale_x, scale_y, fit_x, fit_y), "fit s0")
     for at, value, use in zip(x, y, used, strict=True):
         if not (scale_x.shows(at) and scale_y.shows(value)):

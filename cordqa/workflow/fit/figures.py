@@ -17,7 +17,7 @@ from cordqa.workflow.fit.grid import Grid
 from cordqa.workflow.fit.regions import RegionValue
 from cordqa.workflow.fit.write import spread
 
-__all__ = ["draw_distribution", "draw_maps"]
+__all__ = ["draw_distribution", "draw_maps", "map_label"]
 
 Array = NDArray[np.float64]
 _MAX_SLICES = 12
@@ -65,11 +65,11 @@ def _mosaic(
     how = "" if name in _FROM_ZERO_TO_ONE else " (1st and 99th percentile, within what is plausible)"
     return figures.plate(
         f"map-{name}",
-        _label(name),
+        map_label(name),
         image=_grey(canvas, low, high),
         max_pixels=_MAX_PIXELS,
         caption=f"Black is {_number(low)}{shown} or no value, white is {_number(high)}{shown}{how}.{advice}",
-        alt=f"{len(tiles)} slices of the map of {_label(name)}",
+        alt=f"{len(tiles)} slices of the map of {map_label(name)}",
     )
 
 
@@ -93,7 +93,8 @@ def _grey(canvas: Array, low: float, high: float) -> NDArray[np.uint8]:
     return np.asarray(np.round(255 * share), dtype=np.uint8)
 
 
-def _label(name: str) -> str:
+def map_label(name: str) -> str:
+    """Return what a reader calls a map."""
     known = find_quantity(name)
     return known.label if known else name.replace("_", " ")
 
@@ -164,14 +165,14 @@ def draw_distribution(
     if not groups:
         return None
     more = len(values) - _MAX_REGIONS
-    rest = f" {more} further regions are in the tables." if more > 0 else ""
+    rest = f" {more} further region{' is' if more == 1 else 's are'} in the tables." if more > 0 else ""
     return figures.strip(
         f"distribution-{quantity}",
-        f"{_label(quantity)} by region",
+        f"{map_label(quantity)} by region",
         panels={"": groups},
-        value_label=_label(quantity),
+        value_label=map_label(quantity),
         unit=unit,
         caption=f"Each dot stands for an equal share of the voxels of its region (up to {_DOTS} dots); the "
         f"thick line is the mean, the thin one spans one SD of the voxels.{rest}",
-        alt=f"Distribution of {_label(quantity)} in {len(groups)} regions",
+        alt=f"Distribution of {map_label(quantity)} in {len(groups)} regions",
     )

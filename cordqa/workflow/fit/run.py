@@ -20,6 +20,7 @@ from cordqa.io.results import prepare_folder, read_result, write_config, write_r
 from cordqa.models.maps import FittedMaps
 from cordqa.records import Outcome, Provenance, Result, Severity, State, Status, as_plain
 from cordqa.workflow.fit.chunks import Advance, fit_voxels
+from cordqa.workflow.fit.figures import map_label
 from cordqa.workflow.fit.inputs import Inputs, read_inputs
 from cordqa.workflow.fit.parts import complete_images
 from cordqa.workflow.fit.request import FitRequest
@@ -256,7 +257,7 @@ def _outcome(request: FitRequest, inputs: Inputs, maps: FittedMaps) -> Outcome:
         why = max(reasons, key=lambda text: reasons[text]) if reasons else "no voxel"
         text = f"none of {total} voxels could be fitted, most for: {why}"
         return Outcome(what=what, state=State.FAILED, reason=text, code="fit.nothing", sources=sources)
-    text = f"{', '.join(maps.values)} of {found} of {total} voxels ({100 * found / total:.1f} %)"
+    text = f"{', '.join(map(map_label, maps.values))} of {found} of {total} voxels ({100 * found / total:.1f} %)"
     if request.mask is None and not request.model.outlines:
         text += "; no mask was given, so air is included"
     return Outcome(what=what, state=State.DONE, reason=text, sources=sources)

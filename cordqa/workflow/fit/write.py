@@ -168,6 +168,7 @@ class MapWriter:
             np.where(np.isfinite(single), single, np.float32(np.nan)),
             f"Standard error (one standard deviation) of: {what}" if error else what,
             self.maps.units.get(name, ""),
+            extra=self._attached.details.get(name),
         )
 
     def _write_reasons(self, stem: str, reasons: Reasons, what: str) -> None:

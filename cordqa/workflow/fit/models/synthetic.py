@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cordqa import figures
 from cordqa.errors import InputError
 from cordqa.models.maps import Attachments, FittedMaps, Reasons
 from cordqa.models.synthetic.choice import (
@@ -21,20 +20,27 @@ from cordqa.models.synthetic.choice import (
 from cordqa.models.synthetic.contrast import EchoTiming
 from cordqa.models.synthetic.images import Contrast, judge_maps, render
 from cordqa.models.synthetic.nulling import Tissue
-from cordqa.records import Figure
 from cordqa.workflow.fit.data import FitData
+from cordqa.workflow.fit.models._synthetic_figures import inversion_figures
 from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput, Option
 
 __all__ = ["MODEL"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+_Tissues = Mapping[str, Tissue | None]
 _NAMES = ("T1w", "T2w", "PDw", "FLAIR", "PSIR", "DIR")
 _PREFIX = "synthetic_"
 LABEL = "SYNTHETIC"
 _SHORT_T1 = "T1 is shorter than T2: no tissue"
 #: Medians that maps in milliseconds, or in seconds, can have.
 _MEDIANS = {"ms": ((50.0, 10_000.0), (2.0, 5_000.0)), "s": ((0.05, 10.0), (0.002, 5.0))}
+#: Mask, the tissue that it holds, and its name.
+_MASKS = (
+    ("white_mask", "white", "white matter"),
+    ("fluid_mask", "fluid", "fluid"),
+    ("lesion_mask", "lesion", "lesion"),
+)
 _OTHER = {"ms": "s", "s": "ms"}
 #: T2 of tissues of which only T1 is said; it does not enter nulling.
 _ANY_T2 = 0.1
@@ -56,12 +62,13 @@ class _Maps:
 def _fit(data: FitData) -> FittedMaps:
     maps = _maps(data)
     reasons = judge_maps(maps.density, maps.t1, maps.t2)
-    choices = _choose(data, maps)
+    tissues = _tissues(data, maps)
+    choices = _choose(data, tissues)
     images = [
         (c.contrast, render(c.contrast, maps.density, maps.t1, maps.t2, where=reasons.ok & data.mask))
         for c in choices
     ]
-    return _as_maps(data, choices, images, reasons, maps)
+    return _as_maps(data, choices, images, reasons, maps, tissues)
 
 
 def _as_maps(
@@ -70,10 +77,13 @@ def _as_maps(
     images: Sequence[tuple[Contrast, NDArray[np.float32]]],
     reasons: Reasons,
     maps: _Maps,
+    tissues: _Tissues,
 ) -> FittedMaps:
     with np.errstate(invalid="ignore"):
         odd = reasons.ok & (maps.t2 > maps.t1)
     sentences = [one.sentence for one in choices if one.sentence]
+    measured = {key for role, key, _ in _MASKS if data.map(role) is not None}
+    files, coarse = _dicom(data, images, maps) if data.flag("dicom") else ({}, ())
     return FittedMaps(
         model=f"{LABEL}: computed from T1, T2 and PD by signal equations, not acquired",
         values={f"{_PREFIX}{c.name}": np.where(reasons.ok, image, np.nan) for c, image in images},
@@ -82,52 +92,76 @@ def _as_maps(
         flags={_SHORT_T1: odd},
         notices=tuple(sentences),
         attached=Attachments(
-            documents={"contrasts": _document(choices)},
+            documents={"contrasts": _document(choices, tissues, measured)},
+            details={f"{_PREFIX}{c.contrast.name}": {"Synthetic": _times_of(c)} for c in choices},
             methods=tuple(f"{one.contrast.sentence}." for one in choices),
-            figures=tuple(_figures(choices)),
-            files=_dicom(data, images, maps) if data.flag("dicom") else {},
+            warnings=coarse,
+            figures=tuple(inversion_figures(choices, tissues)),
+            files=files,
         ),
     )
 
 
 def _dicom(
     data: FitData, images: Sequence[tuple[Contrast, NDArray[np.float32]]], maps: _Maps
-) -> Mapping[str, Callable[[str], bytes]]:
+) -> tuple[Mapping[str, Callable[[str], bytes]], tuple[str, ...]]:
+    """Name the files, and say where 16 bits are too few."""
     from cordqa.io.dicom_derived import digest_of
-    from cordqa.workflow.fit.models._synthetic_dicom import dicom_files
+    from cordqa.workflow.fit.models._synthetic_dicom import coarse_notices, dicom_files
 
-    identity = digest_of(maps.t1, maps.t2, maps.density)
-    return dicom_files(images, data.affine, identity, label=LABEL)
+    identity = digest_of(maps.t1, maps.t2, maps.density, data.affine)
+    return dicom_files(images, data.affine, identity, label=LABEL), coarse_notices(images)
 
 
 def _maps(data: FitData) -> _Maps:
-    """Relaxation times in seconds, refusing those in another unit than said."""
+    """Relaxation times in seconds, refusing maps in another unit than said, or in another order."""
     unit = data.text("time_unit")
     factor = np.float32(1e-3 if unit == "ms" else 1.0)
     found = [data.signal[..., data.roles[role]][..., 0] for role in ("t1_map", "t2_map", "pd_map")]
-    for image, name, (low, high) in zip(found[:2], ("T1", "T2"), _MEDIANS[unit], strict=True):
-        values = image[data.mask & np.isfinite(image) & (image > 0)]
-        if not values.size:
-            raise InputError(f"the {name} map holds no positive value inside the mask")
-        middle = float(np.median(values))
-        if not low <= middle <= high:
+    medians = [_median(image, name, data.mask) for image, name in zip(found, ("T1", "T2", "PD"), strict=True)]
+    _check_units(medians[:2], unit)
+    if medians[0] <= medians[1]:
+        raise InputError(
+            "T1 is not longer than T2",
+            found=f"medians of {medians[0]:.4g} and {medians[1]:.4g} {unit}",
+            todo="give the maps in the order T1, T2, PD",
+        )
+    return _Maps(found[2], found[0] * factor, found[1] * factor)
+
+
+def _median(image: NDArray[np.float32], name: str, mask: Mask) -> float:
+    """Median of the positive values."""
+    values = image[mask & np.isfinite(image) & (image > 0)]
+    if not values.size:
+        raise InputError(f"the {name} map holds no positive value inside the mask")
+    return float(np.median(values))
+
+
+def _check_units(medians: Sequence[float], unit: str) -> None:
+    def fits(which: str) -> list[bool]:
+        return [low <= m <= high for m, (low, high) in zip(medians, _MEDIANS[which], strict=True)]
+
+    other, own = _OTHER[unit], fits(unit)
+    for good, name, middle, (low, high) in zip(own, ("T1", "T2"), medians, _MEDIANS[unit], strict=True):
+        if not good:
+            both = all(fits(other))
             raise InputError(
                 f"the {name} map cannot be in {unit}",
                 found=f"a median of {middle:.4g}",
                 expected=f"{low:g} to {high:g} {unit}",
-                todo=f"give --time-unit {_OTHER[unit]} if it is in {_OTHER[unit]}",
+                todo=f"give --time-unit {other} if both maps are in {other}"
+                if both
+                else "bring T1 and T2 to one unit, ms or s, and say which with --time-unit",
             )
-    return _Maps(found[2], found[0] * factor, found[1] * factor)
 
 
-def _choose(data: FitData, maps: _Maps) -> list[Choice]:
+def _choose(data: FitData, tissues: _Tissues) -> list[Choice]:
     """Every contrast that was asked for, with its times."""
     wanted = _NAMES if data.text("contrasts") == "all" else (data.text("contrasts"),)
-    tissues = _tissues(data, maps)
     return [_one(name, data, tissues) for name in wanted]
 
 
-def _tissues(data: FitData, maps: _Maps) -> dict[str, Tissue | None]:
+def _tissues(data: FitData, maps: _Maps) -> _Tissues:
     """White matter and fluid, from masks or as said; a lesion only from a mask."""
     white, fluid = cast("tuple[float, float]", data.options["null_t1"])
     found: dict[str, Tissue | None] = {
@@ -135,20 +169,34 @@ def _tissues(data: FitData, maps: _Maps) -> dict[str, Tissue | None]:
         "fluid": Tissue(t1_s=fluid, t2_s=min(_ANY_T2, fluid)),
         "lesion": None,
     }
-    for role, key, words in (
-        ("white_mask", "white", "white matter"),
-        ("fluid_mask", "fluid", "fluid"),
-        ("lesion_mask", "lesion", "lesion"),
-    ):
-        mask = data.map(role)
+    for role, key, words in _MASKS:
+        mask = _inside(data, role)
         if mask is not None:
-            found[key] = maps.tissue((np.nan_to_num(mask) > _HALF) & data.mask, words)
+            if role == "white_mask" and (lesion := _inside(data, "lesion_mask")) is not None:
+                # Segmentations count a lesion as white matter: it is not compared with itself.
+                mask = mask & ~lesion
+            found[key] = maps.tissue(mask, words)
     if found["lesion"] is not None and data.map("white_mask") is None:
         raise InputError("a lesion needs white matter to be compared with", todo="give --white-mask as well")
+    _check_order(cast(Tissue, found["white"]), cast(Tissue, found["fluid"]))
     return found
 
 
-def _one(name: str, data: FitData, tissues: Mapping[str, Tissue | None]) -> Choice:
+def _inside(data: FitData, role: str) -> Mask | None:
+    mask = data.map(role)
+    return None if mask is None else (np.nan_to_num(mask) > _HALF) & data.mask
+
+
+def _check_order(white: Tissue, fluid: Tissue) -> None:
+    if not white.t1_s < fluid.t1_s:
+        raise InputError(
+            "white matter must have a shorter T1 than fluid",
+            found=f"{white.t1_s:.4g} and {fluid.t1_s:.4g} s",
+            todo="look at --white-mask and --fluid-mask, or at the order of --null-t1",
+        )
+
+
+def _one(name: str, data: FitData, tissues: _Tissues) -> Choice:
     times = cast("tuple[float, ...]", data.options[name.lower()])
     inversions = {"FLAIR": 1, "PSIR": 1, "DIR": 2}.get(name, 0)
     if len(times) not in (2, 2 + inversions):
@@ -181,20 +229,25 @@ def _one(name: str, data: FitData, tissues: Mapping[str, Tissue | None]) -> Choi
     )
 
 
-def _document(choices: Sequence[Choice]) -> Mapping[str, Any]:
-    """Times of every contrast, and the curve on which they were searched."""
+def _times_of(one: Choice) -> dict[str, Any]:
+    """Sequence and times of one contrast, for its sidecar."""
+    contrast = one.contrast
+    return {
+        "Label": LABEL,
+        "Sequence": contrast.kind,
+        "RepetitionTime": contrast.timing.repetition_time_s,
+        "EchoTime": contrast.timing.echo_time_s,
+        "InversionTimes": [t for t in (contrast.first_s, contrast.second_s) if t is not None],
+        "SignKept": contrast.keep_sign,
+        "Choice": one.sentence or "as given",
+    }
+
+
+def _document(choices: Sequence[Choice], tissues: _Tissues, measured: set[str]) -> Mapping[str, Any]:
+    """Times of every contrast, the tissues behind them, and the curve on which they were searched."""
     found: dict[str, Any] = {}
     for one in choices:
-        contrast, entry = one.contrast, {}
-        entry = {
-            "Label": LABEL,
-            "Sequence": contrast.kind,
-            "RepetitionTime": contrast.timing.repetition_time_s,
-            "EchoTime": contrast.timing.echo_time_s,
-            "InversionTimes": [t for t in (contrast.first_s, contrast.second_s) if t is not None],
-            "SignKept": contrast.keep_sign,
-            "Choice": one.sentence or "as given",
-        }
+        entry = _times_of(one)
         if one.curve is not None:
             best = one.curve.best
             entry["Search"] = {
@@ -204,49 +257,15 @@ def _document(choices: Sequence[Choice]) -> Mapping[str, Any]:
                 "FlatRegion": list(best.flat_s),
                 "AtEdge": best.at_edge,
             }
-        found[contrast.name] = entry
+        found[one.contrast.name] = entry
+    found["Tissues"] = {
+        name: {"T1": one.t1_s, "T2": one.t2_s, "PD": one.proton_density, "From": "mask"}
+        if name in measured
+        else {"T1": one.t1_s, "From": "--null-t1"}
+        for name, one in tissues.items()
+        if one is not None
+    }
     return found
-
-
-def _figures(choices: Sequence[Choice]) -> list[Figure]:
-    """Contrast of the lesion over the inversion time, with the region where it hardly changes."""
-    panels = []
-    for one in choices:
-        if one.curve is None:
-            continue
-        best = one.curve.best
-        at = np.array([best.flat_s[0], best.first_s, best.flat_s[1]])
-        good = np.isfinite(one.curve.contrast)
-        panels.append(
-            figures.Curve(
-                label=one.contrast.name,
-                x=at,
-                y=np.interp(at, one.curve.first_s[good], one.curve.contrast[good]),
-                used=(False, True, False),
-                fit_x=one.curve.first_s[good],
-                fit_y=one.curve.contrast[good],
-                value=best.first_s,
-                unit="s",
-                note="at the edge: no inner optimum" if best.at_edge else "",
-            )
-        )
-    if not panels:
-        return []
-    caption = (
-        "Signal of the lesion less that of white matter over the first inversion time. The filled point is "
-        "the best; between the crosses the contrast keeps 95 % of it, so the choice there does not matter."
-    )
-    return [
-        figures.curves(
-            "contrast-search",
-            "Contrast of the lesion by inversion time",
-            curves=panels,
-            x_label="First inversion time (s)",
-            y_label="Contrast",
-            caption=caption,
-            alt=f"{len(panels)} curves of contrast over the inversion time",
-        )
-    ]
 
 
 def _example() -> Example:
@@ -333,8 +352,9 @@ MODEL = FitModel(
     produces=tuple(f"{_PREFIX}{name}" for name in _NAMES),
     references=(
         "Redpath TW, Smith FW. Technical note: use of a double inversion recovery pulse sequence to image "
-        "selectively grey or white brain matter. Br J Radiol 1994;67:1258-1263. "
-        "doi:10.1259/0007-1285-67-804-1258",
+        "selectively grey or white brain matter. Br J Radiol 1994;67:1258-1263.",
+        "Hagiwara A et al. SyMRI of the brain: rapid quantification of relaxation rates and proton density. "
+        "Invest Radiol 2017;52:647-657. doi:10.1097/RLI.0000000000000365",
     ),
     assumptions=(
         "Synthetic images are computed, not acquired: what T1, T2 and PD do not hold (flow, partial volume, "

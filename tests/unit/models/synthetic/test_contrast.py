@@ -152,3 +152,30 @@ def test_bad_input_is_named(action: object, match: str) -> None:
     assert callable(action)
     with pytest.raises(InputError, match=match):
         action()
+
+
+def test_an_optimum_beyond_the_last_grid_point_is_still_at_the_edge() -> None:
+    # The second inversion comes as close as 20 ms to the excitation: the search ends between grid points.
+    tissues = {
+        "lesion": Tissue(t1_s=1.0, t2_s=0.2, proton_density=0.9),
+        "reference": Tissue(t1_s=0.8, t2_s=0.07, proton_density=0.7),
+        "nulled": Tissue(t1_s=4.0, t2_s=1.5),
+    }
+    at_start = 0
+    for repetition in np.linspace(2.6, 3.7, 12):
+        timing = EchoTiming(repetition_time_s=float(repetition), echo_time_s=0.02)
+        found = best_double_inversion(tissues["lesion"], tissues["reference"], tissues["nulled"], timing)
+        assert found.second_s is not None
+        if found.second_s < 0.0201:
+            at_start += 1
+            assert found.at_edge
+    assert at_start > 5
+
+
+def test_no_room_for_an_inversion_is_named() -> None:
+    timing = EchoTiming(repetition_time_s=0.13, echo_time_s=0.1)
+    tissue = Tissue(t1_s=0.8, t2_s=0.07)
+    with pytest.raises(FitError, match="no room"):
+        best_inversion(tissue, tissue, timing)
+    with pytest.raises(InputError, match="does not fit"):
+        EchoTiming(repetition_time_s=1.0, echo_time_s=0.2, readout_s=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import numpy as np
 import pydicom
@@ -10,10 +11,15 @@ import pytest
 
 from cordqa.errors import InputError, OutputError
 from cordqa.io.dicom_derived import DerivedSeries, derived_slice, digest_of
-from cordqa.models.synthetic.choice import choose_double_inversion, choose_inversion, measure_tissue
+from cordqa.models.synthetic.choice import (
+    choose_double_inversion,
+    choose_inversion,
+    magnetization_curves,
+    measure_tissue,
+)
 from cordqa.models.synthetic.contrast import EchoTiming, spin_echo
 from cordqa.models.synthetic.images import Contrast, judge_maps, render
-from cordqa.models.synthetic.nulling import Tissue
+from cordqa.models.synthetic.nulling import Tissue, null_inversion_time
 
 TIMING = EchoTiming(repetition_time_s=6.0, echo_time_s=0.01)
 WHITE = Tissue(t1_s=0.83, t2_s=0.075, proton_density=0.7)
@@ -173,3 +179,67 @@ def test_dicom_refuses_a_sheared_grid_and_stores_an_empty_image() -> None:
         derived_slice(np.ones((2, 2)), 0, series(affine=sheared), "")
     found = pydicom.dcmread(io.BytesIO(derived_slice(np.full((2, 2), np.nan), 0, series(largest=0.0), "")))
     assert (found.pixel_array == -32768).all()
+
+
+def test_dicom_of_other_images_are_other_objects_and_open_with_a_window() -> None:
+    def read(**changed: object) -> pydicom.Dataset:
+        return pydicom.dcmread(io.BytesIO(derived_slice(np.ones((2, 2)), 0, series(**changed), "sub-01")))
+
+    one, other = read(content="a"), read(content="b", window=(-20.0, 30.0))
+    assert one.StudyInstanceUID == other.StudyInstanceUID
+    assert one.SeriesInstanceUID != other.SeriesInstanceUID
+    assert one.SOPInstanceUID != other.SOPInstanceUID
+    assert (other.WindowCenter, other.WindowWidth) == (5, 50)
+    assert "VOILUTFunction" not in other
+    assert read(window=(0.0, 0.5)).VOILUTFunction == "LINEAR_EXACT"
+    assert "WindowWidth" not in one
+    assert one.BurnedInAnnotation == "NO"
+
+
+def test_dicom_places_every_voxel_of_an_oblique_flipped_grid_where_the_affine_does() -> None:
+    turn, tilt = 0.4, -0.3
+    about_x = np.array([[1, 0, 0], [0, math.cos(turn), -math.sin(turn)], [0, math.sin(turn), math.cos(turn)]])
+    about_y = np.array([[math.cos(tilt), 0, math.sin(tilt)], [0, 1, 0], [-math.sin(tilt), 0, math.cos(tilt)]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_x @ about_y @ np.diag([-1.2, 0.9, 3.0])
+    affine[:3, 3] = [30.0, -40.0, 12.0]
+    # Slices shifted within their plane are still parallel planes.
+    affine[:3, 2] += 0.5 * affine[:3, 0]
+    found = pydicom.dcmread(io.BytesIO(derived_slice(np.ones((5, 4)), 2, series(affine=affine), "")))
+    along, down = np.reshape([float(v) for v in found.ImageOrientationPatient], (2, 3))
+    spacing = [float(v) for v in found.PixelSpacing]
+    corner = np.array([float(v) for v in found.ImagePositionPatient])
+    for i, j in ((0, 0), (4, 0), (2, 3)):
+        place = corner + along * spacing[1] * i + down * spacing[0] * j
+        np.testing.assert_allclose(place * [-1, -1, 1], (affine @ [i, j, 2, 1])[:3], atol=1e-9)
+    assert float(found.SpacingBetweenSlices) == pytest.approx(3.0)
+    flat = affine.copy()
+    flat[:3, 2] = flat[:3, 0]
+    with pytest.raises(OutputError, match="lie apart"):
+        derived_slice(np.ones((5, 4)), 2, series(affine=flat), "")
+
+
+def test_a_lesion_without_an_inner_optimum_gets_the_nulling_times_and_the_sentence_says_so() -> None:
+    timing = EchoTiming(repetition_time_s=6.0, echo_time_s=0.01)
+    white = Tissue(t1_s=0.83, t2_s=0.075, proton_density=0.7)
+    # Dense and of one T1: without an inversion it is as bright as it gets.
+    lesion = Tissue(t1_s=0.83, t2_s=0.12, proton_density=0.95)
+    found = choose_inversion(
+        "PSIR", timing, keep_sign=True, nulled=white, nulled_name="white", lesion=lesion, reference=white
+    )
+    assert found.curve is not None
+    assert found.curve.best.at_edge
+    assert found.contrast.first_s == pytest.approx(null_inversion_time(0.83, timing))
+    assert "no better than none" in found.sentence
+
+
+def test_curves_of_magnetization_cross_zero_at_the_times_that_null() -> None:
+    timing = EchoTiming(repetition_time_s=11.0, echo_time_s=0.03)
+    white, fluid = Tissue(t1_s=0.83, t2_s=0.07), Tissue(t1_s=4.0, t2_s=1.5)
+    choice = choose_double_inversion("DIR", timing, white=white, fluid=fluid)
+    time, levels = magnetization_curves(choice.contrast, {"white": white, "fluid": fluid})
+    for level in levels.values():
+        assert np.interp(choice.contrast.first_s, time, level) == pytest.approx(0, abs=2e-3)
+        assert level[0] > 0 > level[-1]
+    with pytest.raises(InputError, match="without an inversion"):
+        magnetization_curves(Contrast(name="T1w", timing=timing), {})
