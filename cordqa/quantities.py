@@ -233,6 +233,8 @@ _ALL = (
     Quantity("T1wT2w", "T1w/T2w", "1", 0.0, 10.0, "ratio", "Ratio of a T1- to a T2-weighted image."),
     Quantity("T2IE", "T2 of tissue water", "ms", 20.0, 300.0, "ratio", "Geometric mean T2 of tissue water."),
     Quantity("volume", "Volume", "mm3", 1.0, 3e6, "ratio", "Volume of a region or tissue."),
+    Quantity("surface_area", "Surface area", "mm2", 1.0, 3e5, "ratio", "Area of a region of the cortex."),
+    Quantity("thickness", "Thickness", "mm", 0.1, 10.0, "ratio", "Mean thickness of a region of the cortex."),
     Quantity("MTR", "MTR", "%", 0.0, 100.0, "ratio", "Magnetization transfer ratio."),
     Quantity("MTsat", "MTsat", "%", -1.0, 15.0, "ratio", "Magnetization transfer saturation."),
     Quantity(

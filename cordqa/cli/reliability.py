@@ -16,7 +16,14 @@ Many = list[str]
 
 
 def reliability(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV or TSV of measured values.")],
+    table: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TABLE",
+            help="CSV or TSV of measured values; or volumes of FreeSurfer or FIRST: asegstats2table, "
+            "aparcstats2table, a folder of such files, or of FreeSurfer's subjects.",
+        ),
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for report and tables.")],
     config: Annotated[
         Path | None, typer.Option(help="YAML file with any of these options; those given here count more.")
@@ -93,6 +100,13 @@ def reliability(
     seed: Annotated[int | None, typer.Option(help="Seed of bootstrap and cross-validation.")] = None,
     delimiter: Annotated[str | None, typer.Option(help="tab, comma, semicolon or a character.")] = None,
     decimal: Annotated[str | None, typer.Option(help="Decimal sign of the numbers: '.' or ','.")] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(
+            help="How FreeSurfer or FIRST scans are named, if not by BIDS: '{subject}_{session}', {} for "
+            "anything."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
 ) -> None:
     """Say how far measured values can be trusted across repeats, sessions, scanners and vendors.
@@ -130,6 +144,7 @@ def reliability(
         "seed": seed,
         "delimiter": delimiter,
         "decimal": decimal,
+        "names": names,
     }
     from cordqa.cli._output import finish, progress
     from cordqa.workflow.reliability import run_reliability
@@ -148,14 +163,14 @@ def _stated(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def exit_status(result: Result) -> int:
-    """Return 1 where part of the work failed or nothing could be done, 3 where a limit is broken, else 0.
+    """Return 3 where a limit is broken, 1 where work failed or nothing could be done, else 0.
 
     A table that was analysed without limits is finished work, although nothing was judged.
     """
     from cordqa.records import State, Status
 
-    if result.count(State.FAILED) or not result.count(State.DONE):
-        return 1
     if result.status is Status.FAIL:
         return 3
+    if result.count(State.FAILED) or not result.count(State.DONE):
+        return 1
     return 1 if result.verdicts and result.status is Status.NOT_EVALUATED else 0

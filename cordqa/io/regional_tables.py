@@ -11,6 +11,7 @@ import io
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from cordqa.errors import EmptyInputError, TableError, TooLargeError, UnreadableFileError
@@ -18,13 +19,19 @@ from cordqa.io.files import printable
 from cordqa.io.results import write_text
 from cordqa.records import Entities, Measurement
 
-__all__ = ["read_aseg_stats", "read_first_volumes", "write_regional_table"]
+__all__ = ["read_aparc_stats", "read_aseg_stats", "read_first_volumes", "write_regional_table"]
 
 _MOST_BYTES = 5_000_000
 _COLUMNS = re.compile(r"#\s*ColHeaders\s+(.+)")
 _MEASURE = re.compile(r"#\s*Measure\s+([^,]+),\s*([^,]+),\s*[^,]*,\s*([-+0-9.eE]+)\s*,\s*(\S+)")
 _NAME, _VOLUME = "StructName", "Volume_mm3"
 _FIRST_FIELDS = 3
+#: Columns of a table of the cortex: quantity and unit.
+_CORTEX = {
+    "GrayVol": ("volume", "mm3"),
+    "SurfArea": ("surface_area", "mm2"),
+    "ThickAvg": ("thickness", "mm"),
+}
 
 
 def _lines(path: Path) -> list[str]:
@@ -95,22 +102,13 @@ def read_aseg_stats(
         elif line.startswith("# generating_program") or line.startswith("# cvs_version"):
             version = f"{version} {line.split(maxsplit=2)[-1]}".strip()
         elif line.strip() and not line.lstrip().startswith("#"):
-            cells = line.split()
-            if not columns:
-                raise TableError("no line of column names (# ColHeaders) before the values", where=where)
-            if len(cells) != len(columns):
-                raise TableError(
-                    "has another number of cells than columns",
-                    where=where,
-                    found=str(len(cells)),
-                    expected=str(len(columns)),
-                )
-            _put(found, cells[columns.index(_NAME)], _number(cells[columns.index(_VOLUME)], where), where)
+            cells = _cells_of(line, columns, where)
+            _put(found, cells[_NAME], _number(cells[_VOLUME], where), where)
     return _measurements(found, name, entities, f"FreeSurfer {version}".strip())
 
 
-def _check_columns(columns: list[str], where: str) -> None:
-    missing = [one for one in (_NAME, _VOLUME) if one not in columns]
+def _check_columns(columns: list[str], where: str, wanted: tuple[str, ...] = (_NAME, _VOLUME)) -> None:
+    missing = [one for one in wanted if one not in columns]
     if missing:
         raise TableError(
             f"has no column {' and '.join(missing)}",
@@ -118,6 +116,66 @@ def _check_columns(columns: list[str], where: str) -> None:
             found=", ".join(columns),
             todo="give aseg.stats, or another table of volumes",
         )
+
+
+def read_aparc_stats(
+    path: Path, *, hemisphere: str, entities: Entities | None = None
+) -> tuple[Measurement, ...]:
+    """Read volume, surface area and thickness of ``lh.aparc.stats`` or ``rh.aparc.stats``.
+
+    Parameters
+    ----------
+    path : Path
+    hemisphere : str
+        ``lh`` or ``rh``, before the name of each region as ``aparcstats2table`` writes it.
+    entities : Entities, optional
+
+    Returns
+    -------
+    tuple of Measurement
+        Quantities ``volume`` (mm3), ``surface_area`` (mm2) and ``thickness`` (mm).
+
+    Raises
+    ------
+    TableError, EmptyInputError
+        As in :func:`read_aseg_stats`.
+    """
+    name = printable(path.name)
+    columns: list[str] = []
+    found: dict[str, dict[str, float]] = {column: {} for column in _CORTEX}
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{name}, line {number}"
+        header = _COLUMNS.match(line)
+        if header:
+            columns = header[1].split()
+            _check_columns(columns, where, (_NAME, *_CORTEX))
+        elif line.strip() and not line.lstrip().startswith("#"):
+            cells = _cells_of(line, columns, where)
+            for column, values in found.items():
+                region = f"{hemisphere}_{cells[_NAME]}"
+                _put(values, region, _number(cells[column], where), where)
+    rows: list[Measurement] = []
+    for column, (quantity, unit) in _CORTEX.items():
+        rows += [
+            replace(one, quantity=quantity, unit=unit)
+            for one in _measurements(found[column], name, entities, "FreeSurfer")
+        ]
+    return tuple(rows)
+
+
+def _cells_of(line: str, columns: list[str], where: str) -> dict[str, str]:
+    """Split a line of values."""
+    cells = line.split()
+    if not columns:
+        raise TableError("no line of column names (# ColHeaders) before the values", where=where)
+    if len(cells) != len(columns):
+        raise TableError(
+            "has another number of cells than columns",
+            where=where,
+            found=str(len(cells)),
+            expected=str(len(columns)),
+        )
+    return dict(zip(columns, cells, strict=True))
 
 
 def _put(found: dict[str, float], region: str, value: float, where: str) -> None:

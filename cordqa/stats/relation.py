@@ -237,7 +237,8 @@ def _calibrations(label: dict[str, Any], x: Array, y: Array, who: NDArray[Any]) 
         label,
         statistic=list(values),
         value=list(values.values()),
-        estimator="least squares of second on first; order by AICc, linear unless lower by more than 2",
+        estimator="least squares of second on first; order by AICc with subject intercepts, linear unless "
+        "lower by more than 2",
         n={"pairs": fit.n, "subjects": fit.n_subjects},
         note=[fit.decision if name == "calibration_order" else "" for name in values],
     )

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from cordqa import __version__
+from cordqa.errors import ConfigError
+from cordqa.io.regional_source import read_regional_source, tidy_text
 from cordqa.io.results import prepare_folder, write_config, write_result, write_text
 from cordqa.io.tables import RawTable, read_table
 from cordqa.records import (
@@ -79,7 +81,8 @@ def run_reliability(
     ----------
     table : Path
         CSV or TSV with one row per measured value, or one row per scan with several columns of
-        values; cordqa's own ``measurements.tsv`` needs no options.
+        values; cordqa's own ``measurements.tsv`` needs no options.  Also tables of regions of FreeSurfer
+        and FIRST, or a folder of them (:func:`~cordqa.io.regional_source.read_regional_source`).
     out : Path
         Output folder; made where it does not exist.  Earlier results in it are replaced.
     settings : ReliabilitySettings, optional
@@ -101,7 +104,13 @@ def run_reliability(
     settings = settings or ReliabilitySettings()
     tell = progress or (lambda _message: None)
     tell(f"reading {table}")
-    raw = read_table(table, delimiter=settings.delimiter)
+    regions = read_regional_source(table, names=settings.names, delimiter=settings.delimiter)
+    if settings.names and regions is None:
+        raise ConfigError(
+            "is for tables of FreeSurfer or FIRST, and this is an ordinary one", where="names",
+            todo="name its columns with --map",
+        )  # fmt: skip
+    raw = regions or read_table(table, delimiter=settings.delimiter)
     long = make_long(raw, settings)
     check_long(long, settings)
     design = read_design(long, settings)
@@ -117,6 +126,8 @@ def run_reliability(
     tell("drawing")
     result = _conclude(study, raw)
     _write(study, result, out)
+    if regions is not None:
+        write_text(out / "regions.tsv", tidy_text(regions))
     return result
 
 

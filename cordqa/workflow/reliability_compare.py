@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cordqa.records import Severity
 from cordqa.stats.agreement import bland_altman, concordance, percent_differences
 from cordqa.stats.linearity import bias_per_level, linearity
+from cordqa.stats.regional import absolute_percent_differences
 from cordqa.workflow.reliability_run import BY, Analysis, Study
 from cordqa.workflow.reliability_spread import MANY_MACHINES, rater_of
 from cordqa.workflow.reliability_table import natural_key, plural
@@ -86,6 +87,7 @@ def analyse_agreement(study: Study) -> None:
     for scale, part in study.parts(rows):
         if scale == "ratio":
             percent.run(part, partial(percent_differences, replicates="mean", scale=scale, **options))
+            percent.run(part, partial(absolute_percent_differences, **options))
     percent.finish()
 
 

@@ -82,20 +82,22 @@ _TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "relations": (
-        "Two quantities of the same region were correlated over all pairs, with an interval that leaves out "
-        "one subject after the other (Fisher z, t), within subjects (repeated-measures correlation) and "
-        "between the means of subjects. The curve that converts one to the other is linear unless the "
-        "corrected Akaike criterion of a parabola is lower by more than 2; it holds inside the range "
-        "that was seen.",
+        "Two quantities of the same subject, region, session and scanner make a pair; several values of one "
+        "place were averaged before. The pooled correlation has an interval over subjects (jackknife of "
+        "Fisher's z); that within subjects is the repeated-measures correlation; that between subjects is of "
+        "their means. A parabola converts the first to the second only where its AICc is lower than that of "
+        "a line by more than 2, both with a random intercept per subject; subjects with slopes of their own "
+        "still bend a line in about one study of five. Nothing is converted outside the range that was seen.",
         (
             "Bakdash JZ, Marusich LR. Repeated measures correlation. Front Psychol 2017;8:456. "
             "doi:10.3389/fpsyg.2017.00456",
         ),
     ),
     "regions": (
-        "Over all regions: the mean absolute percent difference, the share of regions below 10 %, the mean "
-        "ICC(C,1) (ICC(3,1) of Shrout and Fleiss) and the share of regions with at least 0.75. Regions are "
-        "those of the table, so that these have no interval.",
+        "Over all regions: the mean absolute percent difference (per person, then over people and regions), "
+        "the share of regions below 10 %, the same of the bias (signed, averaged over people first), the "
+        "mean ICC(C,1) (ICC(3,1) of Shrout and Fleiss) and the share of regions with at least 0.75. Regions "
+        "are those of the table, so that these have no interval.",
         (),
     ),
     "roc": (

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cordqa import figures
 from cordqa.quantities import find_quantity
-from cordqa.records import Figure
+from cordqa.records import Figure, Outcome, State
 from cordqa.stats.regional import summarise_regions
 from cordqa.stats.relation import pair_measures, relate_measures
 from cordqa.workflow.reliability_options import Relation
@@ -18,11 +20,12 @@ from cordqa.workflow.reliability_table import RELATED, WHOLE
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["analyse_relations", "draw_relations", "summarise_all_regions"]
+__all__ = ["analyse_relations", "describe_relations", "draw_relations", "summarise_all_regions"]
 
 #: What, beside the subject, must be alike for two values to belong together.
 _KEYS = ("region", "session", "run", "scanner", "site", "vendor")
 _CLASS = "class"
+_MOST_DESCRIBED = 4
 
 
 def summarise_all_regions(study: Study) -> None:
@@ -33,8 +36,16 @@ def summarise_all_regions(study: Study) -> None:
     analysis = Analysis(study, "all regions together", "regions")
     # Apart, because percent differences are split by pairs and ICC are not.
     for tables in ((_named(percent), None), (None, _named(icc))):
-        analysis.keep(summarise_regions(*tables))
+        analysis.keep(_one_pair(summarise_regions(*tables)))
     analysis.finish()
+
+
+def _one_pair(table: pd.DataFrame) -> pd.DataFrame:
+    """Name the pair in the note where there is one only, so that its rows speak for the whole table."""
+    if "first" not in table or len(table[["first", "second"]].drop_duplicates()) > 1:
+        return table
+    pair = table["first"].astype(str) + " against " + table["second"].astype(str) + "; " + table["note"]
+    return table.assign(note=pair).drop(columns=["first", "second"])
 
 
 def _named(table: pd.DataFrame | None) -> pd.DataFrame | None:
@@ -71,7 +82,39 @@ def analyse_relations(study: Study) -> None:
             study.fail(f"Relation {relation.text}", error)
             continue
         analysis.keep(found.rename(columns={"first": "from", "second": "to"}))
+        study.outcomes.append(_outcome(relation, found))
     analysis.finish()
+
+
+def _outcome(relation: Relation, found: pd.DataFrame) -> Outcome:
+    """Tell whether a relation gave a number; it belongs to no region, and is work done all the same."""
+    pooled = found[found["statistic"] == "r_pooled"]
+    if pooled["value"].notna().any():
+        return Outcome(what=f"Relation {relation.text}", state=State.DONE)
+    reason = "; ".join(dict.fromkeys(str(note) for note in pooled["note"] if note))
+    return Outcome(
+        what=f"Relation {relation.text}", state=State.SKIPPED, reason=reason, code="analysis.not-applicable"
+    )
+
+
+def describe_relations(study: Study) -> str:
+    """Sum up the relations in a few words each, for the first lines of a report."""
+    table = study.tables.get("relations")
+    if table is None:
+        return ""
+    keys = [name for name in (_CLASS, "from", "to") if name in table]
+    said = []
+    for _, part in table.groupby(keys, sort=False, observed=True):
+        rows: dict[Any, dict[Any, Any]] = part.set_index("statistic").to_dict("index")
+        row, order = rows["r_pooled"], rows["calibration_order"]["value"]
+        if not np.isfinite(row["value"]):
+            continue
+        name = f"{row['from']} and {row['to']}" + (f" ({row[_CLASS]})" if _CLASS in keys else "")
+        interval = f" ({row['low']:.2f} to {row['high']:.2f})" if np.isfinite(row["low"]) else ""
+        curve = {1.0: ", calibration linear", 2.0: ", calibration quadratic"}.get(order, "")
+        said.append(f"{name}: r {row['value']:.2f}{interval}{curve}")
+    more = f" and {len(said) - _MOST_DESCRIBED} more" if len(said) > _MOST_DESCRIBED else ""
+    return f" Relations: {'; '.join(said[:_MOST_DESCRIBED])}{more}." if said else ""
 
 
 def _registered(relation: Relation) -> Relation:

@@ -100,6 +100,8 @@ class ReliabilitySettings:
     detail : str
     seed : int
     delimiter, decimal : str
+    names : str
+        How names of scans are built in tables of other programs, such as ``{subject}_{session}``.
     """
 
     map: Mapping[str, str] = field(default_factory=dict)
@@ -132,6 +134,7 @@ class ReliabilitySettings:
     seed: int = 0
     delimiter: str = "auto"
     decimal: str = "auto"
+    names: str = ""
 
 
 def _roles(raw: Any, where: str) -> dict[str, str]:
@@ -204,6 +207,7 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "seed": lambda raw, where: whole(raw, where, low=0, high=2**31 - 1),
     "delimiter": text,
     "decimal": _one_of("auto", ".", ","),
+    "names": text,
 }
 
 

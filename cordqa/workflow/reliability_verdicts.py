@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cordqa.records import Notice, Severity, State, Statistic, Status, Verdict
 from cordqa.workflow.reliability_options import Limit
+from cordqa.workflow.reliability_relate import describe_relations
 from cordqa.workflow.reliability_run import Study, shown_region
 from cordqa.workflow.reliability_table import plural
 
@@ -163,7 +164,7 @@ def summarise(study: Study, verdicts: Sequence[Verdict], notices: Sequence[Notic
         sentence += " No limits were given, so nothing is judged; --limit sets them."
     warnings = len({notice.message for notice in notices if notice.severity is Severity.WARNING})
     sentence += f" {plural(warnings, 'thing calls', 'things call')} for attention." if warnings else ""
-    sentence += _headline(study)
+    sentence += _headline(study) + describe_relations(study)
     return sentence + (f" {plural(failed, 'part')} of the analysis failed." if failed else "")
 
 

@@ -54,6 +54,7 @@ SAMPLES: dict[str, tuple[list[str], Any]] = {
     "seed": (["0"], 0),
     "delimiter": (["tab"], "tab"),
     "decimal": ([","], ","),
+    "names": (["{subject}_{session}"], "{subject}_{session}"),
 }
 
 
@@ -151,6 +152,7 @@ def test_json_is_all_that_stdout_holds(
     ("options", "status"),
     [
         (["--limit", "wCV<=0.01%"], 3),
+        (["--limit", "wCV<=0.01%", "--harmonise", "covbat"], 3),  # what failed cannot undo a broken limit
         (["--limit", "nonsense<=3"], 1),
         (["--harmonise", "covbat"], 1),  # refused: one feature
         (["--where", "scanner=A", "--where", "session=1"], 1),  # nobody was measured twice

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from cordqa.errors import ConfigError, InputError, TableError
-from cordqa.stats.regional import summarise_regions
+from cordqa.stats.agreement import percent_differences
+from cordqa.stats.regional import absolute_percent_differences, summarise_regions
 from cordqa.stats.relation import calibrate_measures, pair_measures, relate_measures
 from cordqa.stats.relation_core import clustered_correlation, fit_calibration, within_correlation
 
@@ -70,6 +71,24 @@ def test_the_planted_curve_is_chosen_and_recovered(curvature, order):
     assert float(value) == pytest.approx(2 + 4.5 + 9 * curvature, abs=4 * float(error))
     assert str(reason) == ""
     assert ("AICc" in fit.decision) or fit.order == 1
+
+
+def test_what_subjects_have_in_common_does_not_bend_a_line():
+    rng = np.random.default_rng(8)
+    who = np.repeat(np.arange(10), 30)
+    bent = []
+    for _ in range(60):
+        x = 0.8 * rng.normal(size=10)[who] + 0.5 * rng.normal(size=300)
+        y = x + 0.5 * rng.normal(size=10)[who] + 0.3 * rng.normal(size=300)
+        bent.append(fit_calibration(x, y, who).order == 2)
+    # With all pairs taken as independent it is about one half.
+    assert np.mean(bent) < 0.15
+
+
+def test_rounding_bends_no_line():
+    x = np.geomspace(0.1, 7, 40)
+    fit = fit_calibration(x, 3.3 * x + 0.7, np.repeat(np.arange(10), 4))
+    assert (fit.order, fit.r2) == (1, pytest.approx(1))
 
 
 def test_nothing_is_extrapolated():
@@ -149,8 +168,8 @@ def test_regions_are_counted():
             "region": [f"R{n}" for n in range(6)],
             "first": "A",
             "second": "B",
-            "statistic": "percent_difference",
-            "value": [1.0, -3.0, 12.0, 5.0, -20.0, np.nan],
+            "statistic": "absolute_percent_difference",
+            "value": [1.0, 3.0, 12.0, 5.0, 20.0, np.nan],
         }
     )
     icc = pd.DataFrame(
@@ -163,10 +182,39 @@ def test_regions_are_counted():
     )
     found = summarise_regions(percent).set_index("statistic")
     assert found.loc["regions below 10 %", "value"] == pytest.approx(60)
-    assert found.loc["mean |percent difference|", "value"] == pytest.approx(8.2)
+    assert found.loc["mean absolute percent difference", "value"] == pytest.approx(8.2)
     assert found.loc["regions below 10 %", "n_missing"] == 1
     high = summarise_regions(icc=icc).set_index("statistic")
     assert high.loc["regions with ICC(C,1) of at least 0.75", "value"] == pytest.approx(50)
     assert not len(summarise_regions(percent.head(4)))
     with pytest.raises(ConfigError):
         summarise_regions(percent, limit_percent=-1)
+
+
+def test_scatter_without_bias_is_a_difference_of_persons_and_none_of_means():
+    rng = np.random.default_rng(9)
+    rows = [
+        {"region": f"R{r}", "subject": s, "visit": v, "quantity": "volume", "value": 5e3 * np.exp(x)}
+        for r in range(8)
+        for s in range(40)
+        for v, x in enumerate(0.1 * rng.normal(size=2))
+    ]
+    options = {"scanner": "visit", "by": ["quantity", "region"]}
+    apart = absolute_percent_differences(pd.DataFrame(rows), **options)
+    signed = percent_differences(pd.DataFrame(rows), **options)
+    # The mean of |x - y| of two normal values is 2 sd / sqrt(pi).
+    assert (apart["value"] - 20 / np.sqrt(np.pi)).abs().max() < 4
+    assert ((apart["low"] < apart["value"]) & (apart["value"] < apart["high"])).all()
+    found = summarise_regions(pd.concat([apart, signed])).set_index("statistic")["value"]
+    assert found["mean absolute percent difference"] == pytest.approx(apart["value"].mean())
+    assert found["regions below 10 %"] < 50
+    assert found["regions with |percent bias| below 10 %"] == 100
+
+
+def test_values_that_are_not_positive_have_no_percentage():
+    rows = pd.DataFrame({"subject": [1, 1, 2, 2], "scanner": ["A", "B"] * 2, "value": [1.0, 0.0, 2.0, 3.0]})
+    found = absolute_percent_differences(rows).iloc[0]
+    assert np.isnan(found["value"])
+    assert "not positive" in found["note"]
+    one = absolute_percent_differences(rows[rows["subject"] == 2]).iloc[0]
+    assert (one["value"], np.isnan(one["high"])) == (pytest.approx(40), True)

@@ -34,6 +34,7 @@ OUTSIDE = "no mixture of the compartments has these T1, T2 and PD"
 _RANGES_S = {"T1": (0.01, 10.0), "T2": (0.001, 10.0)}
 _LARGEST_PD = 1.5
 _BATCH = 20_000
+_SWAPPED = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ class CompartmentModel:
 
 
 def check_maps(t1_ms: Array, t2_ms: Array, pd_percent: Array) -> None:
-    """Refuse maps of another unit by their medians.
+    """Refuse maps of another unit by their medians, and maps of T1 and T2 that are swapped.
 
     Raises
     ------
@@ -85,6 +86,13 @@ def check_maps(t1_ms: Array, t2_ms: Array, pd_percent: Array) -> None:
                 found=f"a median of {np.median(known):.3g}",
                 expected=f"{low} to {high} {unit}; are these {slip}?",
             )
+    both = (t1_ms > 0) & (t2_ms > 0)
+    if both.any() and (t2_ms > t1_ms)[both].mean() > _SWAPPED:
+        raise InputError(
+            "T2 is longer than T1 in most voxels, which no tissue has",
+            found=f"medians of {np.median(t1_ms[both]):.0f} and {np.median(t2_ms[both]):.0f} ms",
+            todo="give the map of T1 first, then that of T2",
+        )
 
 
 def refused_maps(t1_ms: Array, t2_ms: Array, pd_percent: Array) -> Reasons:

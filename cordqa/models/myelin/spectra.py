@@ -91,6 +91,8 @@ class Spectra:
     converged : ndarray of bool, shape (m,)
     decays, gram : ndarray, shape (m, n_echoes, n_t2) and (m, n_t2, n_t2)
         At the angle of each voxel.
+    linear : ndarray, shape (m, n_t2)
+        Products of the decays with the signal.
     """
 
     amplitudes: Array
@@ -102,6 +104,7 @@ class Spectra:
     converged: Mask
     decays: Array
     gram: Array
+    linear: Array
 
 
 @dataclass(slots=True)
@@ -200,6 +203,7 @@ def fit_spectra(
         converged=converged & done,
         decays=problem.decays,
         gram=problem.gram,
+        linear=problem.linear,
     )
 
 

@@ -335,7 +335,7 @@ def fit_two_pools(
     References
     ----------
     .. [1] Deoni et al., Magn Reson Med 2008, doi:10.1002/mrm.21704
-    .. [2] Lankford and Does, Magn Reson Med 2013, doi:10.1002/mrm.24241
+    .. [2] Lankford and Does, Magn Reson Med 2013;69:127-136
     """
     data = np.asarray(signal, dtype=float)
     count = protocol.n_spoiled + len(protocol.balanced_angles_deg)

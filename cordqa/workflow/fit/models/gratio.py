@@ -12,6 +12,10 @@ from cordqa.workflow.fit.registry import Example, FitModel, ImageRole, MapInput,
 
 __all__ = ["MODEL"]
 
+#: Share of voxels whose fraction may exceed 1 by noise.
+_MOST_ABOVE_ONE = 0.2
+#: Median myelin volume between which a calibration can be meant.
+_LEAST_MVF, _LARGEST_MVF = 0.01, 0.7
 _ERRORS = ("myelin_se", "neurite_se", "free_water_se")
 
 
@@ -43,14 +47,32 @@ def _prepare(data: FitData) -> FitData:
     for role in ("neurite", "free_water"):
         values = data.image(role)
         known = values[np.isfinite(values) & (values > 0)]
-        if known.size and np.median(known) > 1.5:
+        if known.size and (np.median(known) > 1.5 or (known > 1).mean() > _MOST_ABOVE_ONE):
             raise InputError(
                 "the fractions cannot be between 0 and 1",
                 where=role.replace("_", " "),
-                found=f"a median of {np.median(known):.3g}",
+                found=f"a median of {np.median(known):.3g}, {100 * (known > 1).mean():.0f} % above 1",
                 todo="divide by 100 if these are percent",
             )
+    _check_scale(data)
     return data
+
+
+def _check_scale(data: FitData) -> None:
+    """Refuse a calibration for another unit: g would come out near 1, which looks like a value."""
+    calibration = _calibration(data)
+    myelin = data.image("myelin")
+    measured = myelin[np.isfinite(myelin) & (myelin > 0)]
+    if not measured.size:
+        return
+    middle = float(np.median(calibration.slope * measured + calibration.intercept))
+    if 0 < middle < _LEAST_MVF or middle > _LARGEST_MVF:
+        raise InputError(
+            "the calibrated myelin volume is not that of tissue; slope and map may be of different units",
+            found=f"a median of {100 * middle:.3g} % from a map with a median of {np.median(measured):.3g}",
+            expected=f"{100 * _LEAST_MVF:g} to {100 * _LARGEST_MVF:g} %",
+            todo="give --mvf-slope per unit of the map: per % for a map in %",
+        )
 
 
 def _fit(data: FitData) -> FittedMaps:

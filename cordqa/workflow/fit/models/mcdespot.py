@@ -177,8 +177,7 @@ MODEL = FitModel(
     references=(
         "Deoni SCL et al. Gleaning multicomponent T1 and T2 information from steady-state imaging data. Magn "
         "Reson Med 2008;60:1372-1387. doi:10.1002/mrm.21704",
-        "Lankford CL, Does MD. On the inherent precision of mcDESPOT. Magn Reson Med 2013;69:127-136. "
-        "doi:10.1002/mrm.24241",
+        "Lankford CL, Does MD. On the inherent precision of mcDESPOT. Magn Reson Med 2013;69:127-136.",
     ),
     assumptions=(
         "Two waters with one off-resonance, ideal spoiling, instantaneous pulses without saturation of "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cordqa.errors import InputError
 from cordqa.models.maps import FittedMaps
 from cordqa.models.myelin.echo_basis import EchoGrid, make_basis, node_to_angle
+from cordqa.models.myelin.echo_order import early_misfit
 from cordqa.models.myelin.neighbours import smooth_angles, spectra_of_neighbours
 from cordqa.models.myelin.spectra import REGULARISATIONS, Regularisation, Smoothing
 from cordqa.models.myelin.water_fraction import (
@@ -31,6 +32,13 @@ Array = NDArray[np.float64]
 _ANGLE, _NEIGHBOURS = "own_refocusing_angle", "neighbour_spectra"
 _FEWEST = 12
 _BATCH = 4000
+#: The first echoes fit as well as the last, up to 0.95 in simulations of SNR 50 to 500.
+_EARLY, _LARGEST_EARLY = "early_misfit", 1.5
+_MISFIT = (
+    "the first echoes fit worse than the last ones (squared residuals {:.1f} times as large, in the median "
+    "voxel): echoes that are not in order, a first echo of another kind, or a slice profile that was not "
+    "taken into account (--slice-profile sinc) all give a wrong fraction"
+)
 _UNEVEN = 0.02
 _FEW = "fewer than 24 echoes, or a train shorter than 200 ms: slow and fast water are hard to tell apart"
 
@@ -85,6 +93,9 @@ def _prepare(data: FitData) -> FitData:
     settings = _settings(data)
     if settings.smoothing.rule == "discrepancy" and data.noise_sd is None:
         raise InputError("the discrepancy principle needs the noise", todo="give --noise-sd or --noise-map")
+    quick = replace(settings, smoothing=Smoothing(rule="none"), bootstrap=0)
+    ratio = early_misfit(np.asarray(data.of("images"), dtype=float), quick)
+    data = replace(data, state={**data.state, _EARLY: ratio})
     spatial = data.text("spatial")
     if spatial == "none":
         return data
@@ -152,6 +163,9 @@ def _fit(data: FitData) -> FittedMaps:
     grid = settings.grid
     if grid.n_echoes < 24 or grid.n_echoes * grid.echo_spacing_s < 0.2:
         notices.append(_FEW)
+    ratio = cast(float, data.state.get(_EARLY, 0.0))
+    if ratio > _LARGEST_EARLY:
+        notices.append(_MISFIT.format(ratio))
     if near is not None:
         notices.append("spectra were pulled towards those of neighbours: borders of tissue are blurred")
     words = {"angle": "; angle map smoothed", "spectra": "; angle map smoothed, spectra pulled to neighbours"}

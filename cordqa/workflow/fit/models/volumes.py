@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from cordqa.io.bids import bids_entities
 from cordqa.models.maps import Attachments, FittedMaps
 from cordqa.models.myelin.compartments import check_maps
 from cordqa.models.myelin.tissue import DEFAULT_TISSUES, TissueModel, TissueVolume, fit_tissues, sum_volumes
@@ -26,6 +27,11 @@ from cordqa.workflow.fit.registry import Example, FitModel, Option
 __all__ = ["MODEL"]
 
 _TISSUES = {"wm": "WM", "gm": "GM", "csf": "CSF"}
+_WHO = {"subject": "sub", "session": "ses", "run": "run", "acquisition": "acq"}
+_ASSUMED = (
+    "T1, T2 and PD of the tissues are the assumptions for adults at 3 T that come with cordqa; give those of "
+    "your scanner with --wm, --gm and --csf"
+)
 
 
 def _model(data: FitData) -> TissueModel:
@@ -62,7 +68,8 @@ def _fit(data: FitData) -> FittedMaps:
         f"{name} {volume.volume_ml:.1f} +- {volume.standard_error_ml:.1f} mL"
         for name, volume in volumes.items()
     )
-    return replace(found, notices=(sentence, *found.notices), attached=attached)
+    assumed = (_ASSUMED,) if model.tissues == DEFAULT_TISSUES else ()
+    return replace(found, notices=(sentence, *assumed, *found.notices), attached=attached)
 
 
 def _plain(volume: TissueVolume) -> Mapping[str, float]:
@@ -74,16 +81,20 @@ def _plain(volume: TissueVolume) -> Mapping[str, float]:
     }
 
 
-def _table(volumes: Mapping[str, TissueVolume], _prefix: str) -> bytes:
-    """One row per tissue, as the reliability command reads it."""
+def _table(volumes: Mapping[str, TissueVolume], prefix: str) -> bytes:
+    """One row per tissue, as the reliability command reads it; whose they are, where BIDS names say so."""
     stream = io.StringIO()
     rows = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    rows.writerow(["region", "quantity", "value", "unit", "standard_uncertainty"])
+    names = bids_entities(prefix)
+    who = {role: names[key] for role, key in _WHO.items() if key in names}
+    if "subject" in who:
+        who["subject"] = f"sub-{who['subject']}"
+    rows.writerow([*who, "region", "quantity", "value", "unit", "standard_uncertainty"])
     for name, volume in volumes.items():
         # FreeSurfer and FIRST write mm3.
         error = volume.standard_error_ml
         shown = f"{1e3 * error:.6g}" if np.isfinite(error) else "n/a"
-        rows.writerow([name, "volume", f"{1e3 * volume.volume_ml:.8g}", "mm3", shown])
+        rows.writerow([*who.values(), name, "volume", f"{1e3 * volume.volume_ml:.8g}", "mm3", shown])
     return stream.getvalue().encode()
 
 
@@ -149,7 +160,9 @@ MODEL = FitModel(
     produces=(*(f"{name}_fraction" for name in _TISSUES.values()), "other_fraction"),
     references=(
         "West J et al. Novel whole brain segmentation and volume estimation using quantitative MRI. Eur "
-        "Radiol 2012;22:998-1007. doi:10.1007/s00330-011-2336-7",
+        "Radiol 2012;22:998-1007.",
+        "Hagiwara A et al. SyMRI of the brain: rapid quantification of relaxation rates and proton density. "
+        "Invest Radiol 2017;52:647-657. doi:10.1097/RLI.0000000000000365",
     ),
     assumptions=(
         "Every voxel of the mask is a mixture of the three tissues, whose T1, T2 and PD are the same "

@@ -114,6 +114,73 @@ def test_maps_in_seconds_are_refused(tmp_path):
             run_fit(request_of(record, tmp_path / name, images=images), tmp_path / "out" / name)
 
 
+def test_maps_of_t1_and_t2_that_are_swapped_are_refused(tmp_path):
+    for name in ("myelin", "volumes"):
+        record = find_model(name)
+        images = record.example().images
+        swapped = {"t1": images["t2"], "t2": images["t1"], "pd": images["pd"]}
+        paths = {role: (save(tmp_path / f"{role}.nii.gz", data),) for role, data in swapped.items()}
+        with pytest.raises(CordqaError, match="T2 is longer than T1"):
+            run_fit(request_of(record, tmp_path / name, images=paths), tmp_path / "out" / name)
+
+
+@pytest.mark.parametrize(("slope", "words"), [(0.001, "different units"), (10.0, "different units")])
+def test_a_calibration_for_another_unit_gives_no_g_ratio_near_one(slope, words, tmp_path):
+    record = find_model("gratio")
+    options = {**record.example().options, "mvf_slope": slope, "mvf_intercept": 0.0}
+    with pytest.raises(CordqaError, match=words):
+        run_fit(request_of(record, tmp_path / "in", options=options), tmp_path / "out")
+
+
+def test_free_water_in_percent_is_refused_although_most_of_it_is_below_one(tmp_path):
+    record = find_model("gratio")
+    water = np.linspace(0.0, 2.5, 12).reshape(3, 2, 2)
+    images = dict(request_of(record, tmp_path / "in").images)
+    images["free_water"] = (save(tmp_path / "fwf.nii.gz", water),)
+    with pytest.raises(CordqaError, match="if these are percent"):
+        run_fit(request_of(record, tmp_path / "in", images=images), tmp_path / "out")
+
+
+@pytest.mark.parametrize("swap", [(0, 1), (2, 3), None])
+def test_echoes_out_of_order_are_said_although_each_voxel_fits(swap, tmp_path):
+    record = find_model("mwf")
+    clean = record.example().images["images"]
+    signal = np.repeat(clean, 12, axis=2)
+    signal = signal + np.random.default_rng(0).normal(0, 3.0, signal.shape)
+    if swap:
+        signal[..., list(swap)] = signal[..., list(swap[::-1])]
+    images = {"images": (save(tmp_path / "mese.nii.gz", signal),)}
+    result = run_fit(request_of(record, tmp_path / "in", images=images), tmp_path / "out")
+    said = any("first echoes fit worse" in note.message for note in result.notices)
+    assert said == (swap is not None)
+
+
+def test_rules_that_follow_the_noise_say_what_their_errors_leave_out(tmp_path):
+    for rule, words in (("gcv", "too small by a third to a half"), ("none", "wild"), ("chi2", "")):
+        options = {"regularisation": rule}
+        result = run_fit(request_of(find_model("mwf"), tmp_path / "in", options=options), tmp_path / rule)
+        said = [note.message for note in result.notices if "bootstrap" in note.message]
+        assert (words in said[0]) if words else not said
+
+
+def test_volumes_say_whose_they_are_and_which_values_were_assumed(tmp_path):
+    record = find_model("volumes")
+    paths = {
+        role: (save(tmp_path / f"sub-07_ses-b_{role.upper()}map.nii.gz", data),)
+        for role, data in record.example().images.items()
+    }
+    result = run_fit(request_of(record, tmp_path / "in", images=paths), tmp_path / "out")
+    with (tmp_path / "out" / "volumes.tsv").open() as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert {(row["subject"], row["session"]) for row in rows} == {("sub-07", "b")}
+    assert any("assumptions for adults at 3 T" in note.message for note in result.notices)
+    total = sum(float(row["value"]) for row in rows)
+    assert total == pytest.approx(12 * 16.0, rel=1e-6)  # all of 12 voxels of 16 mm3
+    own = {**record.example().options, "wm": (840.0, 76.0, 69.0)}
+    result = run_fit(request_of(record, tmp_path / "in2", images=paths, options=own), tmp_path / "out2")
+    assert not any("assumptions for adults at 3 T" in note.message for note in result.notices)
+
+
 def test_volumes_are_a_table_that_the_reliability_command_takes(tmp_path):
     rows = []
     for who in ("sub-01", "sub-02", "sub-03"):

@@ -268,3 +268,13 @@ def test_slice_profile_is_part_of_the_basis():
 def test_wrong_settings_are_named(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_a_fraction_of_zero_is_not_known_without_error():
+    rng = np.random.default_rng(7)
+    clean = truth(0.02, 150.0)
+    fit = fit_myelin_water(clean + rng.normal(0, 1 / 150, (200, 32)), SETTINGS)
+    none = fit.values["MWF"] == 0
+    assert none.mean() > 0.1
+    stated = fit.standard_errors["MWF"]
+    assert stated[none].min() > 0.3 * np.median(stated)
