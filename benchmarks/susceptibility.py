@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from cordqa.models.susceptibility.field import fit_field
-from cordqa.models.susceptibility.total_field import ChainSettings, reconstruct
+from cordqa.models.susceptibility.inversion_recovery import contrast_recovery
+from cordqa.models.susceptibility.total_field import ChainSettings, Reconstruction, reconstruct
 from cordqa.models.susceptibility.unwrap import unwrap_echoes
 from cordqa.simulate.susceptibility import SusceptibilityScanner, simulate_brain, simulate_cord
 
@@ -57,6 +58,7 @@ class Case:
     chi: np.ndarray
     local: np.ndarray
     total: np.ndarray
+    label: np.ndarray | None = None
 
 
 def detrended_error(found: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> float:
@@ -88,7 +90,7 @@ def own_case(kind: str, seed: int, **scanner: object) -> Case:
     return Case(
         f"own {kind} {seed}", kind, s.magnitude.astype(float), s.phase.astype(float), s.mask,
         np.array(s.scanner.echo_times_s), s.voxel_size_mm, np.array(s.scanner.b0_direction),
-        s.scanner.field_strength_t, s.chi_ppm, s.local_field_ppm, s.total_field_ppm,
+        s.scanner.field_strength_t, s.chi_ppm, s.local_field_ppm, s.total_field_ppm, s.label,
     )  # fmt: skip
 
 
@@ -99,6 +101,18 @@ def wrong_wraps(case: Case, unwrapped: np.ndarray) -> float:
     turns = np.round(rest / (2 * np.pi))
     turns -= np.median(turns, axis=0)
     return float(100 * np.mean(turns[:, -1] != 0))
+
+
+def grey_white(case: Case, found: Reconstruction) -> tuple[float, float]:
+    """Part of the contrast of grey and white matter that is found, and what the map says of it."""
+    if case.label is None:
+        return np.nan, np.nan
+    grey, white = (found.valid & (case.label == n) for n in (7, 8))
+
+    def contrast(chi: np.ndarray) -> float:
+        return float(chi[white].mean() - chi[grey].mean())
+
+    return contrast(found.chi_ppm) / contrast(case.chi), contrast_recovery(found, white, grey)
 
 
 def measure(case: Case) -> dict[str, float]:
@@ -119,10 +133,12 @@ def measure(case: Case) -> dict[str, float]:
     geometry = {"voxel_size_mm": case.voxel, "b0_direction": case.direction}
     whole = reconstruct(total, error, mask, **geometry)
     row["cpu"] = time.process_time() - start
+    whole = reconstruct(total, error, mask, settings=ChainSettings(replica=True), **geometry)
     row["wraps"] = wrong_wraps(case, unwrapped)
     truth = case.total[mask]
     row["field"] = float(100 * np.linalg.norm(fit.field_ppm - truth) / np.linalg.norm(truth))
     row["whole"] = detrended_error(whole.chi_ppm, case.chi, whole.valid)
+    row["contrast"], row["told"] = grey_white(case, whole)
     row["local"] = detrended_error(whole.local_field_ppm, case.local, whole.valid)
     row["kept"] = whole.kept_fraction
     row["rounds"] = whole.rounds
@@ -191,6 +207,8 @@ def main() -> None:
         "whole",
         "local",
         "kept",
+        "contrast",
+        "told",
         "rounds",
         "cpu",
     )

@@ -56,6 +56,14 @@ class Tensor(StrEnum):
     ROBUST = "robust"
 
 
+class PhaseSign(StrEnum):
+    """Whether the phase of gradient echoes grows with the field."""
+
+    AUTO = "auto"
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+
+
 class Cluster(StrEnum):
     """Batch systems."""
 
@@ -125,6 +133,14 @@ def cord(
     noddi: Annotated[
         bool, typer.Option("--noddi", help="Fit NODDI as well (needs AMICO; two shells).")
     ] = False,
+    phase_sign: Annotated[
+        PhaseSign,
+        typer.Option(help="Whether the phase of gradient echoes grows with the field; auto looks for air."),
+    ] = PhaseSign.AUTO,
+    phase_range: Annotated[
+        str | None,
+        typer.Option(metavar="LOW,HIGH", help="Stored phases of -pi and pi; found out by default."),
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(help="Also check the scans against this protocol (see 'cordqa list protocols')."),
@@ -167,7 +183,7 @@ def cord(
 
     Masks and labels of your own below BIDS_DIR/derivatives always win over the engine's.
     """
-    from cordqa.workflow.cord_settings import CordSettings, parse_levels
+    from cordqa.workflow.cord_settings import CordSettings, parse_levels, parse_range
 
     settings = CordSettings(
         engine=engine.value,
@@ -187,6 +203,8 @@ def cord(
         skip_motion=skip_motion,
         tensor=tensor.value,
         noddi=noddi,
+        phase_sign=phase_sign.value,
+        phase_range=parse_range(phase_range) if phase_range is not None else (),
         redo=redo,
     )
     if dry_run:

@@ -17,6 +17,14 @@ __all__ = ["ScalarMap", "read_b1_map"]
 
 #: A relative transmit field outside this range on average is another quantity or another unit.
 _LOWEST_B1, _HIGHEST_B1 = 0.3, 2.0
+#: ... and outside this one, if numbers about 100 are not said to be percent: angles are such numbers, too.
+_LOWEST_PERCENT, _HIGHEST_PERCENT = 60.0, 150.0
+#: Words of ``Units`` in sidecars (lower case, without blanks and stops).
+_AS_RATIO = frozenset(
+    {"ratio", "fraction", "relative", "1", "unitless", "dimensionless", "none", "normalized"}
+)
+_AS_PERCENT = frozenset({"%", "percent", "pct", "pu", "percentage", "percentofnominal"})
+_AS_ANGLE = frozenset({"deg", "degree", "degrees", "\N{DEGREE SIGN}", "rad", "radian", "radians"})
 #: Volume of a voxel (mm3) below which an affine is degenerate.
 _FLAT = 1e-9
 _PERCENT = 100.0
@@ -35,6 +43,8 @@ class ScalarMap:
     values: NDArray[np.float64]
     affine: NDArray[np.float64]
     name: str
+    #: What was assumed of its unit, as a sentence; empty where nothing was.
+    assumed: str = ""
 
     def on_grid(self, affine: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:
         """Sample the map at the voxels of another grid by linear interpolation.
@@ -58,13 +68,20 @@ class ScalarMap:
         return np.asarray(sampled).reshape(tuple(shape))
 
 
-def read_b1_map(path: Path) -> ScalarMap:
+def read_b1_map(path: Path, *, units: str = "") -> ScalarMap:
     """Read a NIfTI map of the actual over the nominal flip angle, as a ratio or in per cent.
+
+    Parameters
+    ----------
+    path : Path
+    units : str
+        ``Units`` of its sidecar.  Where they say neither ratio nor percent, numbers about 1 are a ratio, and
+        numbers about 100 are percent, which :attr:`ScalarMap.assumed` says: a map of angles looks the same.
 
     Raises
     ------
     InputError
-        If it is not three-dimensional, or its values are no relative transmit field.
+        If it is not three-dimensional, is a map of angles, or its values are no relative transmit field.
     UnreadableFileError
         If it cannot be read.
     TooLargeError
@@ -95,21 +112,39 @@ def read_b1_map(path: Path) -> ScalarMap:
         raise UnreadableFileError(
             "has no usable orientation in its header", where=name, todo="convert the map again"
         )
-    return ScalarMap(_as_ratio(values, name), affine, name)
+    ratio, assumed = _as_ratio(values, name, units)
+    return ScalarMap(ratio, affine, name, assumed)
 
 
-def _as_ratio(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+def _as_ratio(values: NDArray[np.float64], name: str, units: str) -> tuple[NDArray[np.float64], str]:
+    """Return the ratio, and what was assumed of the unit."""
+    word = units.casefold().replace(" ", "").replace(".", "").replace("_", "")
+    if word in _AS_ANGLE:
+        raise InputError(
+            "holds flip angles, not their ratio to the nominal angle",
+            where=name,
+            found=f"Units {units.strip()}",
+            todo="divide it by the nominal flip angle of its own scan",
+        )
     values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
     if not np.isfinite(values).any():
         raise InputError("the B1 map holds no positive value", where=name)
-    typical = float(np.nanmedian(values))
-    ratio = values / _PERCENT if _LOWEST_B1 * _PERCENT <= typical <= _HIGHEST_B1 * _PERCENT else values
-    typical = float(np.nanmedian(ratio))
-    if not _LOWEST_B1 <= typical <= _HIGHEST_B1:
+    typical, scale = float(np.nanmedian(values)), 1.0
+    assumed = ""
+    if word in _AS_PERCENT:
+        scale = _PERCENT
+    elif word not in _AS_RATIO and _LOWEST_PERCENT <= typical <= _HIGHEST_PERCENT:
+        scale = _PERCENT
+        assumed = (
+            f"the B1 map is read as percent (median {typical:.3g}); if these are degrees, divide by the "
+            'nominal angle; "Units": "percent" in its sidecar settles it'
+        )
+    if not _LOWEST_B1 <= typical / scale <= _HIGHEST_B1:
         raise InputError(
             "these values are no relative transmit field",
             where=name,
-            found=f"a median of {typical:.3g}",
+            found=f"a median of {typical:.3g}" + (f", Units {units.strip()}" if word else ""),
             expected="actual over nominal flip angle, about 1 or about 100 %",
+            todo="divide a map of flip angles by the nominal angle, in the same unit",
         )
-    return ratio
+    return values / scale, assumed

@@ -53,6 +53,7 @@ from cordqa.workflow.cord_susceptibility_output import (
     write_susceptibility,
 )
 from cordqa.workflow.cord_transfer import analyse_transfer, carried_levels, transfer_rows
+from cordqa.workflow.cord_words import in_cord_words
 from cordqa.workflow.protocol.beside import add_protocol
 
 __all__ = [
@@ -406,8 +407,8 @@ def _conclude(job: CordJob, unit: Unit, found: _Found) -> Result:
         status=status,
         measurements=tuple(unit.rows),
         verdicts=tuple(unit.verdicts),
-        notices=tuple(unit.notices),
-        outcomes=tuple(unit.outcomes),
+        notices=tuple(replace(one, message=in_cord_words(one.message)) for one in unit.notices),
+        outcomes=tuple(replace(one, reason=in_cord_words(one.reason)) for one in unit.outcomes),
         figures=(
             *cord_figures.draw_unit(unit, maps, steps=found.steps()),
             *(figure for figure in motion if figure is not None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,14 +18,17 @@ from cordqa.workflow.cord_review import read_exclusions, why_excluded
 __all__ = [
     "DENOISING",
     "ENGINES",
+    "SIGNS",
     "SOURCES",
     "TENSORS",
     "CordSettings",
     "DenoiseName",
     "EngineName",
+    "SignName",
     "SourceName",
     "TensorName",
     "parse_levels",
+    "parse_range",
     "read_exclusions",
     "uses_signals",
     "why_excluded",
@@ -38,6 +42,8 @@ DenoiseName = Literal["none", "mppca", "patch2self"]
 DENOISING: tuple[str, ...] = get_args(DenoiseName)
 TensorName = Literal["wls", "iwls", "robust"]
 TENSORS: tuple[str, ...] = get_args(TensorName)
+SignName = Literal["auto", "positive", "negative"]
+SIGNS: tuple[str, ...] = get_args(SignName)
 _LEVEL = re.compile(r"[CTL]\d{1,2}(-[CTL]\d{1,2})?", re.IGNORECASE)
 
 
@@ -82,6 +88,11 @@ class CordSettings:
         Estimator of the diffusion tensor: ``wls``, ``iwls`` or ``robust``.
     noddi : bool
         Fit NODDI as well, where AMICO is installed.
+    phase_sign : str
+        Whether the phase of gradient echoes grows with the field: ``positive``, ``negative``, or ``auto``,
+        which looks for air beside tissue.
+    phase_range : tuple of float
+        Stored values of -pi and pi of these phases; found out where empty.
     protocol : str
         Acquisition protocol against which the scans are checked; none where empty.
     """
@@ -102,6 +113,8 @@ class CordSettings:
     skip_motion: bool = False
     tensor: TensorName = "wls"
     noddi: bool = False
+    phase_sign: SignName = "auto"
+    phase_range: tuple[float, ...] = ()
     protocol: str = ""
     redo: bool = False
 
@@ -124,6 +137,7 @@ class CordSettings:
         for value, option, known in (
             (self.denoise, "denoise", DENOISING),
             (self.tensor, "tensor", TENSORS),
+            (self.phase_sign, "phase-sign", SIGNS),
         ):
             if value not in known:
                 raise ConfigError("no such choice", where=option, found=value, expected=", ".join(known))
@@ -150,6 +164,28 @@ def uses_signals(settings: CordSettings, quantity: str) -> bool:
     if settings.method not in LINEAR:
         return False
     return settings.extract_from == "signals" or (settings.extract_from == "auto" and quantity != "MTR")
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """Understand ``-4096,4095``: the stored values of -pi and pi.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a lower and a higher number.
+    """
+    try:
+        low, high = (float(word) for word in text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(
+            "is no range of phases",
+            where="phase-range",
+            found=printable(text, limit=40),
+            expected="two numbers, the lower first, as in -4096,4095",
+        )
+    return low, high
 
 
 def parse_levels(texts: Sequence[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cordqa.cord.atlas import AtlasImage
 from cordqa.cord.axes import orient
 from cordqa.cord.morphometry import measure_morphometry
-from cordqa.errors import CordqaError, EmptyInputError
+from cordqa.errors import CordqaError, EmptyInputError, InputError
 from cordqa.io.bids_index import BidsFile, BidsIndex
 from cordqa.io.bids_labels import Role, find_user_files
 from cordqa.io.volumes import read_volume
@@ -41,7 +41,13 @@ from cordqa.workflow.cord_image import (
 from cordqa.workflow.cord_records import CordImage, Unit, lay_like
 from cordqa.workflow.cord_select import ANATOMICAL, Selection, make_entities
 from cordqa.workflow.cord_settings import CordSettings
-from cordqa.workflow.cord_susceptibility_echoes import EchoSet, read_part, read_scan
+from cordqa.workflow.cord_susceptibility_decay import map_decay, surround
+from cordqa.workflow.cord_susceptibility_echoes import (
+    EchoSet,
+    read_echo_times,
+    read_part,
+    read_scan,
+)
 from cordqa.workflow.cord_susceptibility_rows import susceptibility_rows
 from cordqa.workflow.cord_transfer import carried_levels
 
@@ -53,8 +59,6 @@ _STEP = "susceptibility"
 #: Realisations of the noise; an error from this many is itself known to 1 / sqrt(2 n), three tenths.
 _DRAWS = 6
 _HALF = 0.5
-#: From fewer slices the field above and below is largely unknown.
-_FEW_SLICES = 16
 #: Slices are stored along this axis by every converter.
 _SLICE_AXIS = 2
 _MISFIT = "its echoes or its field do not fit those of the other slices (breathing, flow)"
@@ -117,22 +121,44 @@ def analyse_susceptibility(
         unit.skip(echoes.name, _STEP, "no cord was found in the magnitude", "susceptibility.no-cord", sources)
         return None
     image, magnitude = made
-    if not echoes.by_part.get("phase") and not {"real", "imag"} <= echoes.by_part.keys():
+    lone = not echoes.by_part.get("phase") and not {"real", "imag"} <= echoes.by_part.keys()
+    if lone:
         reason = "there is no phase beside the magnitude; susceptibility needs it (part-phase)"
         unit.skip(echoes.name, _STEP, reason, "susceptibility.no-phase", sources)
-        return None
+        if magnitude.data.shape[-1] < 2:
+            return None
     try:
-        scan = read_scan(index, echoes, unit, magnitude)
-        found, fit_mask = _map(index, echoes, scan, image, unit)
+        if lone:
+            found, fit_mask = _decay(index, echoes, image, magnitude, unit)
+        else:
+            scan = read_scan(index, echoes, unit, magnitude, phase_range=settings.phase_range or None)
+            found, fit_mask = _map(index, echoes, scan, image, unit, settings)
     except CordqaError as error:
-        unit.fail(echoes.name, _STEP, error, sources)
+        unit.fail(echoes.name, "R2star" if lone else _STEP, error, sources)
         return None
-    image = _with_misfits(image, found)
-    unit.images[-1], unit.verdicts[-1] = image, slice_verdict(image)
-    unit.done(echoes.name, _STEP, f"{', '.join(found.maps.values)}; {fit_mask}", sources)
-    _tell(index, echoes, found, scan, unit)
+    if not lone:
+        image = _with_misfits(image, found)
+        unit.images[-1], unit.verdicts[-1] = image, slice_verdict(image)
+        _tell(echoes, found, unit)
+    unit.done(
+        echoes.name, "R2star" if lone else _STEP, f"{', '.join(found.maps.values)}; {fit_mask}", sources
+    )
+    return _take_regions(
+        SusceptibilityMaps(image=image, echoes=echoes, found=found, atlas=None, fit_mask=fit_mask),
+        choice,
+        unit,
+        settings,
+    )
+
+
+def _take_regions(
+    done: SusceptibilityMaps, choice: AtlasChoice, unit: Unit, settings: CordSettings
+) -> SusceptibilityMaps:
+    """Lay the atlas and take the values of its regions."""
+    echoes, image, found, fit_mask = done.echoes, done.image, done.found, done.fit_mask
+    sources = tuple(file.relative for file in echoes.files)
     atlas = lay_into_cord(image, choice, unit, echoes.name)
-    done = SusceptibilityMaps(image=image, echoes=echoes, found=found, atlas=atlas, fit_mask=fit_mask)
+    done = replace(done, atlas=atlas)
     if atlas is not None:
         try:
             rows = susceptibility_rows(
@@ -227,16 +253,31 @@ def _make_image(
 
 
 def _map(
-    index: BidsIndex, echoes: EchoSet, scan: Scan, image: CordImage, unit: Unit
+    index: BidsIndex, echoes: EchoSet, scan: Scan, image: CordImage, unit: Unit, settings: CordSettings
 ) -> tuple[SusceptibilityMapping, str]:
     cord = np.asarray(np.nan_to_num(image.mask.volume.data) > _HALF)
     canal, words = _canal(index, echoes, image, unit), "the cord mask, widened to the canal"
-    mapping = MappingSettings(chain=ChainSettings(probes=_DRAWS), slice_axis=_SLICE_AXIS)
+    mapping = MappingSettings(
+        chain=ChainSettings(probes=_DRAWS), phase_sign=settings.phase_sign, slice_axis=_SLICE_AXIS
+    )
     if canal is None:
         return map_susceptibility(scan, cord_mask=cord, settings=mapping), words
     # A cord that reaches beyond the user's canal is cord all the same.
     found = map_susceptibility(scan, mask=canal | cord, settings=mapping)
     return found, "the canal mask of the user"
+
+
+def _decay(
+    index: BidsIndex, echoes: EchoSet, image: CordImage, magnitude: Volume, unit: Unit
+) -> tuple[SusceptibilityMapping, str]:
+    """Map R2*, which needs no phase."""
+    times = read_echo_times(index, echoes.by_part["mag"], magnitude.data.shape[-1])
+    cord = np.asarray(np.nan_to_num(image.mask.volume.data) > _HALF)
+    canal = _canal(index, echoes, image, unit)
+    if canal is not None:
+        return map_decay(magnitude, times, canal | cord), "the canal mask of the user"
+    where = surround(cord, image.volume.affine)
+    return map_decay(magnitude, times, where), "the cord mask and what lies around it"
 
 
 def _canal(index: BidsIndex, echoes: EchoSet, image: CordImage, unit: Unit) -> Mask | None:
@@ -250,6 +291,12 @@ def _canal(index: BidsIndex, echoes: EchoSet, image: CordImage, unit: Unit) -> M
     inside: Mask = values > (_HALF if values.max(initial=0.0) <= 1.0 else 0.0)
     if not inside.any():
         raise EmptyInputError("the canal mask is empty", where=own.relative)
+    if inside.all():
+        raise InputError(
+            "the canal mask holds every voxel of the image, so it is no canal",
+            where=own.relative,
+            todo="draw the canal, or take the mask away: the cord mask is widened then",
+        )
     return inside
 
 
@@ -266,33 +313,14 @@ def _with_misfits(image: CordImage, found: SusceptibilityMapping) -> CordImage:
     return replace(image, outliers=outliers)
 
 
-def _tell(index: BidsIndex, echoes: EchoSet, found: SusceptibilityMapping, scan: Scan, unit: Unit) -> None:
+def _tell(echoes: EchoSet, found: SusceptibilityMapping, unit: Unit) -> None:
     """Say what the data and the mapping leave to be known."""
     attached = found.maps.attached
     for text in attached.warnings if attached else ():
         unit.note("susceptibility.warning", text, echoes.name)
     for text in found.maps.notices:
         unit.note("susceptibility.note", text, echoes.name, Severity.INFO)
-    said = (*found.maps.notices, *(attached.warnings if attached else ()))
-    if any(" --" in text for text in said):
-        text = "options that these remarks name are those of 'cordqa fit qsm'"
-        unit.note("susceptibility.options", text, echoes.name, Severity.INFO)
     misfit = [f"{value:.2f}" for value in found.quality["misfit_by_echo"]]
     if misfit:
         text = f"misfit of the phase by echo, in units of noise: {', '.join(misfit)} (1 is noise alone)"
         unit.note("susceptibility.residual", text, echoes.name, Severity.INFO)
-    if str(index.sidecar(echoes.image).get("MRAcquisitionType", "")).upper() == "2D":
-        unit.note(
-            "susceptibility.2d",
-            "the slices were acquired one by one (2D): the phase steps from slice to slice with breathing, "
-            "and the consensus asks for 3D",
-            echoes.name,
-        )
-    slices = int(scan.phase.shape[_SLICE_AXIS])
-    if slices < _FEW_SLICES:
-        unit.note(
-            "susceptibility.few-slices",
-            f"{slices} slices: sources above and below them are not seen, and values near both ends are "
-            "doubtful",
-            echoes.name,
-        )

@@ -21,7 +21,7 @@ from cordqa.models.susceptibility.scan import Scan
 from cordqa.records import Volume
 from cordqa.workflow.cord_records import Unit
 
-__all__ = ["EchoSet", "gather_echoes", "read_part", "read_scan"]
+__all__ = ["EchoSet", "gather_echoes", "read_echo_times", "read_part", "read_scan"]
 
 Single = NDArray[np.float32]
 
@@ -33,6 +33,10 @@ _PHASE = ("phase", "imag")
 _WITHIN = ("echo", "part")
 #: Echo times beyond this are no seconds.
 _LONGEST_S = 0.25
+#: Echo times of phase and magnitude that differ by no more than this are the same, rounded.
+_SAME_S = 5e-5
+#: Of scanners for people and animals.
+_FIELDS_T = (0.05, 12.0)
 #: Half a turn, with room for the rounding of integers.
 _TURN = 1.001 * math.pi
 _WORDS = {
@@ -178,7 +182,14 @@ def _check_grid(first: Volume, other: Volume) -> None:
         )
 
 
-def read_scan(index: BidsIndex, echoes: EchoSet, unit: Unit, magnitude: Volume | None = None) -> Scan:
+def read_scan(
+    index: BidsIndex,
+    echoes: EchoSet,
+    unit: Unit,
+    magnitude: Volume | None = None,
+    *,
+    phase_range: tuple[float, ...] | None = None,
+) -> Scan:
     """Read phase, magnitude, echo times and field strength.
 
     Parameters
@@ -189,12 +200,14 @@ def read_scan(index: BidsIndex, echoes: EchoSet, unit: Unit, magnitude: Volume |
         Told which files were used.
     magnitude : Volume, optional
         The magnitude, where it was read before.
+    phase_range : tuple of two floats, optional
+        Stored values of -pi and pi, where the user knows them.
 
     Raises
     ------
     InputError
         If phase or magnitude is missing, their echoes differ, or the sidecars do not tell echo times
-        in seconds and the field strength.
+        in seconds and the field strength, or contradict each other about the times.
     """
     parts = not echoes.by_part.get("phase") and {"real", "imag"} <= echoes.by_part.keys()
     first, second = ("real", "imag") if parts else ("phase", "mag")
@@ -209,16 +222,17 @@ def read_scan(index: BidsIndex, echoes: EchoSet, unit: Unit, magnitude: Volume |
             todo="give both for every echo",
         )
     files = echoes.by_part[first]
-    times = _echo_times(index, files, phase.data.shape[3])
     _check_partners(echoes, first, second)
+    times = _common_times(index, files, echoes.by_part[second], phase.data.shape[3])
     return Scan(
         phase=np.asarray(phase.data, dtype=np.float32),
         magnitude=np.asarray(other.data, dtype=np.float32),
         echo_times_s=times,
         affine=phase.affine,
-        field_strength_t=_field_strength(index, files[0]),
-        phase_range=None if parts else _range(index, files[0], phase),
+        field_strength_t=_field_strength(index, (*files, *echoes.by_part[second])),
+        phase_range=None if parts else phase_range or _range(index, files[0], phase),
         parts=parts,
+        encoding=_encoding(index, files[0]),
     )
 
 
@@ -241,8 +255,42 @@ def _check_partners(echoes: EchoSet, first: str, second: str) -> None:
         )
 
 
-def _echo_times(index: BidsIndex, files: Sequence[BidsFile], n_echoes: int) -> tuple[float, ...]:
-    """Echo times in s: one number per file, or a list beside a 4D file; never rescaled."""
+def _common_times(
+    index: BidsIndex, files: Sequence[BidsFile], others: Sequence[BidsFile], n_echoes: int
+) -> tuple[float, ...]:
+    """Echo times of both parts, which must be the same; those of one part do where the other has none."""
+    told = [any("EchoTime" in index.sidecar(file) for file in some) for some in (files, others)]
+    if not told[0] and told[1]:
+        return read_echo_times(index, others, n_echoes)
+    times = read_echo_times(index, files, n_echoes)
+    if told[1]:
+        partners = read_echo_times(index, others, n_echoes)
+        if not np.allclose(times, partners, rtol=0, atol=_SAME_S):
+            raise InputError(
+                "the sidecars of the two parts contradict each other about the echo times",
+                where=others[0].relative,
+                found=", ".join(f"{time:g}" for time in partners),
+                expected=", ".join(f"{time:g}" for time in times),
+                todo="correct EchoTime, in seconds",
+            )
+    return times
+
+
+def read_echo_times(index: BidsIndex, files: Sequence[BidsFile], n_echoes: int) -> tuple[float, ...]:
+    """Return echo times in s: one number per file, or a list beside a 4D file; never rescaled.
+
+    Parameters
+    ----------
+    index : BidsIndex
+    files : sequence of BidsFile
+        Of one part, in the order of the echoes.
+    n_echoes : int
+
+    Raises
+    ------
+    InputError
+        If a sidecar does not tell, there are more or fewer than echoes, or they cannot be seconds.
+    """
     times: list[float] = []
     for file in files:
         given = index.sidecar(file).get("EchoTime")
@@ -277,13 +325,30 @@ def _echo_times(index: BidsIndex, files: Sequence[BidsFile], n_echoes: int) -> t
     return tuple(times)
 
 
-def _field_strength(index: BidsIndex, file: BidsFile) -> float:
-    value = index.sidecar(file).get("MagneticFieldStrength")
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
-        return float(value)
-    raise InputError(
-        "the sidecar does not tell the field strength",
-        where=file.relative,
-        found=str(value)[:60],
-        todo="add MagneticFieldStrength in T",
-    )
+def _field_strength(index: BidsIndex, files: Sequence[BidsFile]) -> float:
+    """Return the field strength in T, of the first sidecar that tells."""
+    told = [index.sidecar(file).get("MagneticFieldStrength") for file in files]
+    value = next((one for one in told if one is not None), None)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if value is None or not number:
+        raise InputError(
+            "the sidecar does not tell the field strength",
+            where=files[0].relative,
+            found=repr(value)[:60] if value is not None else "",
+            todo="add MagneticFieldStrength in T, a number",
+        )
+    if not _FIELDS_T[0] <= value <= _FIELDS_T[1]:
+        raise InputError(
+            "the field strength cannot be in T; is it the frequency?",
+            where=files[0].relative,
+            found=f"{value:g}",
+            expected=f"{_FIELDS_T[0]:g} to {_FIELDS_T[1]:g} T",
+            todo="write MagneticFieldStrength in T, as BIDS has it",
+        )
+    return float(value)
+
+
+def _encoding(index: BidsIndex, file: BidsFile) -> str:
+    """Tell whether the acquisition was 2D or 3D, where the sidecar does."""
+    said = str(index.sidecar(file).get("MRAcquisitionType", "")).strip().upper()
+    return said if said in ("2D", "3D") else ""

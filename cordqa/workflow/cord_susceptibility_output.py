@@ -51,7 +51,7 @@ _REFERENCES = (
 
 
 def write_susceptibility(found: SusceptibilityMaps, out: Path) -> None:
-    """Write the maps with their standard errors, the three masks and ``consensus.json``.
+    """Write the maps with their standard errors; of a phase also the three masks and ``consensus.json``.
 
     Raises
     ------
@@ -68,6 +68,8 @@ def write_susceptibility(found: SusceptibilityMaps, out: Path) -> None:
             volume = Volume(data=error, affine=found.image.volume.affine)
             text = f"Standard error of {name}"
             _write(volume, found, out, suffix=suffix, desc="SE", text=text, units=unit)
+    if not found.found.consensus:  # no phase: nothing but a decay was fitted
+        return
     for label, text in _MASKS.items():
         mask = getattr(found.found.masks, label).astype(np.uint8)
         volume = Volume(data=mask, affine=found.image.volume.affine)
@@ -154,31 +156,27 @@ def susceptibility_methods(
     found: Sequence[SusceptibilityMaps], atlas: AtlasChoice, settings: CordSettings
 ) -> tuple[str, ...]:
     """Write one paragraph per scan."""
-    paragraphs = []
-    for one in found:
-        points = ", ".join(
-            str(point["number"]) for point in one.found.consensus["points"] if point["met"] is False
-        )
-        met = f"Not met of the 2024 consensus (written for the brain): points {points}." if points else ""
-        paragraphs.append(
-            " ".join(
-                text
-                for text in (
-                    f"Susceptibility ({one.image.label}; {EXPERIMENTAL}): {one.image.mask.method}, on the "
-                    f"root mean square of the echoes; the field was fitted in {one.fit_mask}.",
-                    *_attached(one).methods,
-                    met,
-                    f"Values of regions were taken by {settings.method} from the maps with the {atlas.name}; "
-                    "their standard uncertainty is that of realisations of the noise (susceptibility) or of "
-                    "the voxels' fits as if voxels were independent (R2*, local field). It does not hold "
-                    "errors of the background, of breathing, or of the mask.",
-                )
-                if text
-            )
-        )
-    return tuple(paragraphs)
+    return tuple(_paragraph(one, atlas, settings) for one in found)
+
+
+def _paragraph(one: SusceptibilityMaps, atlas: AtlasChoice, settings: CordSettings) -> str:
+    table = one.found.consensus
+    unmet = ", ".join(str(point["number"]) for point in table.get("points", ()) if point["met"] is False)
+    fitted = f"the field was fitted in {one.fit_mask}" if table else f"the decay in {one.fit_mask}"
+    noise = "realisations of the noise (susceptibility) or of the voxels' fits as if voxels were independent"
+    errors = f"{noise} (R2*, local field)" if table else "the voxels' fits as if voxels were independent"
+    texts = (
+        f"{'Susceptibility' if table else 'R2*'} ({one.image.label}; {EXPERIMENTAL}): "
+        f"{one.image.mask.method}, on the root mean square of the echoes; {fitted}.",
+        *_attached(one).methods,
+        f"Not met of the 2024 consensus (written for the brain): points {unmet}." if unmet else "",
+        f"Values of regions were taken by {settings.method} from the maps with the {atlas.name}; their "
+        f"standard uncertainty is that of {errors}. It does not hold errors of the background, of breathing, "
+        "or of the mask.",
+    )
+    return " ".join(text for text in texts if text)
 
 
 def susceptibility_references(found: Sequence[SusceptibilityMaps]) -> tuple[str, ...]:
     """List what the maps rest on."""
-    return _REFERENCES if found else ()
+    return _REFERENCES if any(one.found.consensus for one in found) else ()

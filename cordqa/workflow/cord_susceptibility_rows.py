@@ -33,7 +33,7 @@ QUANTITIES = ("susceptibility", "R2star", "local_field")
 EXPERIMENTAL = "experimental: until your own test-retest shows that it repeats"
 #: Region of the difference of grey and white matter, which no choice of the zero moves.
 CONTRAST = "GM-WM"
-_DRAWS = "root mean square of {n} realisations of the noise, with what neighbours share"
+_DRAWS = "{n} realisations of the noise ({df} degrees of freedom), with what neighbours share"
 _VOXELS = "standard errors of the voxels, carried through the extraction; voxels as independent"
 #: The error of the local field is that of the total field: removal of the background is not in it.
 _ERROR_OF = {"local_field": "total_field"}
@@ -73,7 +73,7 @@ class _Errors:
         """Standard uncertainty of a weighted sum of voxels, and where it comes from."""
         if self.draws is not None:
             drawn = gain @ np.nan_to_num(self.draws.take(inside))
-            return float(np.sqrt((drawn**2).mean())), _DRAWS.format(n=drawn.size)
+            return float(np.sqrt((drawn**2).mean())), _DRAWS.format(n=drawn.size, df=max(drawn.size - 1, 1))
         if self.voxels is None:
             return math.nan, ""
         error = self.voxels.take(inside)

@@ -41,6 +41,8 @@ def test_help_names_them(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         "--job-prologue",
         "--extract-from",
         "--sct-dir",
+        "--phase-sign",
+        "--phase-range",
     ):
         assert option in text
 
@@ -90,6 +92,10 @@ def test_labels_as_bids_apps_take_them(
         ["--queue", "long"],
         ["--walltime", "1:00:00"],
         ["--extract-from", "thin air"],
+        ["--phase-sign", "upside down"],
+        ["--phase-range", "4095"],
+        ["--phase-range", "4096,-4096"],
+        ["--phase-range", "nan,1"],
         ["--sct-dir", "absent", "--engine", "sct"],
         ["--scheduler", "tcp://127.0.0.1:9", "--cluster", "slurm"],
     ],

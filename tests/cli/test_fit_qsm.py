@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from helpers_fit import load, save, sidecar
@@ -157,7 +159,9 @@ def test_settings_that_cannot_be_meant_are_named(files, tmp_path, capsys, more, 
     assert not list(tmp_path.glob("out/*.nii.gz"))
 
 
-@pytest.mark.parametrize("kind", ["swapped", "hz", "slice", "grid", "zero", "nan", "echoes"])
+@pytest.mark.parametrize(
+    "kind", ["swapped", "hz", "slice", "grid", "zero", "nan", "echoes", "repeated", "backwards", "lost echo"]
+)
 def test_bad_images_are_named(files, data, tmp_path, capsys, kind):
     phase, magnitude, mask = data
     given = dict(files)
@@ -180,7 +184,16 @@ def test_bad_images_are_named(files, data, tmp_path, capsys, kind):
         given["phase"] = save(tmp_path / "p.nii.gz", np.full(phase.shape, np.nan), AFFINE)
     elif kind == "echoes":
         given["magnitude"] = save(tmp_path / "m.nii.gz", magnitude[..., :4], AFFINE)
+    elif kind == "repeated":
+        given["phase"] = save(tmp_path / "p.nii.gz", np.repeat(phase[..., :1], 5, axis=-1), AFFINE)
+    elif kind == "backwards":
+        given["phase"] = save(tmp_path / "p.nii.gz", phase[..., ::-1], AFFINE)
+    elif kind == "lost echo":
+        given["magnitude"] = save(tmp_path / "m.nii.gz", magnitude * [1, 1, 1, 1, 0], AFFINE)
     says = {
+        "repeated": "the same image in all echoes",
+        "backwards": "the phase runs backwards",
+        "lost echo": "echo 5 of the magnitude is empty",
         "swapped": "order of phase and magnitude",
         "hz": "field map in Hz",
         "slice": "so few slices",
@@ -192,3 +205,36 @@ def test_bad_images_are_named(files, data, tmp_path, capsys, kind):
     assert run(words(given, tmp_path / "out", *more)) == 2
     assert says in capsys.readouterr().err
     assert not list(tmp_path.glob("out/*.nii.gz"))
+
+
+def test_the_sidecar_tells_that_it_was_3d_and_a_header_that_it_lost_its_place(data, tmp_path, capsys):
+    found = write_bids(tmp_path, data)
+    for path, time in zip(found["phase"], TIMES, strict=True):
+        sidecar(Path(path), EchoTime=float(time), MagneticFieldStrength=3.0, MRAcquisitionType="3D")
+    assert run(["fit", "qsm", *found["phase"], str(tmp_path / "out"), *FAST]) == 0
+    point = json.loads((tmp_path / "out" / "consensus.json").read_text())["points"][0]
+    assert point["met"] is True and "3D by its sidecar" in point["how"]
+    assert not [n for n in read_result(tmp_path / "out").notices if "how the image lies" in n.message]
+    for kind, paths in found.items():
+        for n, path in enumerate(paths):
+            image = nib.Nifti1Image(dict(zip(("phase", "mag"), data, strict=False))[kind][..., n], None)
+            image.header.set_zooms((2.0, 2.0, 2.0))
+            image.to_filename(path)
+    assert run(["fit", "qsm", *found["phase"], str(tmp_path / "lost"), *FAST]) == 0
+    capsys.readouterr()
+    assert [n for n in read_result(tmp_path / "lost").notices if "how the image lies" in n.message]
+
+
+def test_full_scale_is_no_saturation_of_a_phase(data, tmp_path, capsys):
+    phase, magnitude, _ = data
+    stored = np.clip(np.floor((phase + np.pi) / (2 * np.pi) * 4096), 0, 4095)
+    assert (stored == 4095).sum() >= 10
+    files = {
+        "phase": save(tmp_path / "phase.nii.gz", stored, AFFINE),
+        "magnitude": save(tmp_path / "mag.nii.gz", magnitude, AFFINE),
+    }
+    assert run(words(files, tmp_path / "out")) == 0
+    capsys.readouterr()
+    result = read_result(tmp_path / "out")
+    assert any("stored as 0 to 4095" in text for text in result.methods)
+    assert not [n for n in result.notices if "cut off" in n.message]

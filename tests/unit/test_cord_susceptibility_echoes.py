@@ -163,3 +163,49 @@ def test_echoes_of_other_numbers_are_refused(tmp_path: Path) -> None:
     (folder / "sub-01_echo-5_part-mag_MEGRE.nii.gz").unlink()
     with pytest.raises(InputError, match="do not have the same echoes"):
         read_scan(index_dataset(tmp_path), only_set(tmp_path), unit())
+
+
+def test_echo_times_of_the_magnitude_do_where_the_phase_has_none(tmp_path: Path) -> None:
+    parts, _ = small_scan((8, 8, 4))
+    folder = put_echoes(tmp_path, parts, AFFINE)
+    for path in folder.glob("*part-phase*.json"):
+        path.unlink()
+    scan = read_scan(index_dataset(tmp_path), only_set(tmp_path), unit())
+    assert tuple(scan.echo_times_s) == TIMES and scan.field_strength_t == 3.0
+
+
+def test_parts_that_contradict_each_other_about_an_echo_time_are_refused(tmp_path: Path) -> None:
+    parts, _ = small_scan((8, 8, 4))
+    folder = put_echoes(tmp_path, parts, AFFINE)
+    path = folder / "sub-01_echo-2_part-mag_MEGRE.json"
+    path.write_text(json.dumps({"EchoTime": 0.0071, "MagneticFieldStrength": 3.0}))
+    with pytest.raises(InputError, match="contradict each other about the echo times"):
+        read_scan(index_dataset(tmp_path), only_set(tmp_path), unit())
+    path.write_text(json.dumps({"EchoTime": 0.00702, "MagneticFieldStrength": 3.0}))  # rounded
+    read_scan(index_dataset(tmp_path), only_set(tmp_path), unit())
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (123.2, "cannot be in T; is it the frequency"),
+        (1.23e8, "cannot be in T"),
+        ("3", "found '3'"),
+        (None, "does not tell the field strength; add"),
+        (True, "does not tell"),
+        (0, "cannot be in T"),
+    ],
+)
+def test_a_field_strength_that_is_none_is_named(tmp_path: Path, value: object, said: str) -> None:
+    parts, _ = small_scan((8, 8, 4))
+    put_echoes(tmp_path, parts, AFFINE, sidecar={"MagneticFieldStrength": value})
+    with pytest.raises(InputError, match=said):
+        read_scan(index_dataset(tmp_path), only_set(tmp_path), unit())
+
+
+@pytest.mark.parametrize(("said", "encoding"), [("3D", "3D"), ("2d ", "2D"), ("4D", ""), (None, "")])
+def test_the_sidecar_tells_whether_it_was_3d(tmp_path: Path, said: object, encoding: str) -> None:
+    parts, _ = small_scan((8, 8, 4))
+    put_echoes(tmp_path, parts, AFFINE, sidecar={"MRAcquisitionType": said})
+    given = read_scan(index_dataset(tmp_path), only_set(tmp_path), unit(), phase_range=(-4.0, 4.0))
+    assert given.encoding == encoding and given.phase_range == (-4.0, 4.0)

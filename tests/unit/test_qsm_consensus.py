@@ -39,6 +39,10 @@ def test_the_default_chain_meets_what_images_can_show():
     # Images cannot show that an acquisition was 3D and its phase unfiltered.
     assert points[0].met is None
     assert all(point.how for point in points)
+    # A sidecar can show the first.
+    solid = check_consensus(replace(GOOD, encoding="3D"))[0]
+    assert solid.met is True and "3D by its sidecar" in solid.how and "unfiltered" in solid.how
+    assert check_consensus(replace(GOOD, encoding="3D", readout=""))[0].met is None
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,8 @@ def test_the_default_chain_meets_what_images_can_show():
         ({"echo_times_s": (0.02,)}, {1, 3}),
         ({"echo_times_s": (0.01, 0.02)}, {1}),
         ({"readout": "bipolar"}, {1}),
+        ({"encoding": "2D"}, {1}),
+        ({"encoding": "3D", "readout": "bipolar"}, {1}),
         ({"mask": "quality"}, {4}),
         ({"mask": "widened"}, set()),
         ({"background": "lbv"}, {5}),

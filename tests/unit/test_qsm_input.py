@@ -72,6 +72,11 @@ def test_a_turn_that_the_user_gives_is_believed_or_refused(scan):
     np.testing.assert_allclose(quarter.radians(phase / 8), phase, atol=1e-5)
     with pytest.raises(InputError, match="outside the given range"):
         detect_scaling(phase, phase_range=(-1, 1))
+    # Radians are no part of -4096 to 4095, and what wraps at pi does not wrap at 2 pi.
+    with pytest.raises(InputError, match="next to nothing of the given range"):
+        detect_scaling(phase, phase_range=(-4096, 4096))
+    assert "50 % of the turn that was given" in detect_scaling(phase, phase_range=(-6.2832, 6.2832)).warning
+    assert quarter.warning == ""
     for wrong in ((1, 1), (2, -2), (math.nan, 1)):
         with pytest.raises(InputError, match="lower to a higher"):
             detect_scaling(phase, phase_range=wrong)
@@ -85,6 +90,8 @@ def test_what_is_no_phase_is_named(scan):
         detect_scaling((127.7 * field * mask)[..., None].astype(np.float32))
     with pytest.raises(InputError, match="less than a whole turn"):
         detect_scaling((0.3 * field)[..., None].astype(np.float32))
+    with pytest.raises(InputError, match="same image in all echoes"):
+        detect_scaling(np.repeat(phase[..., 1:2], 4, axis=-1))
     with pytest.raises(InputError, match="single echo"):
         detect_scaling(0.7 * phase[..., :1])
     with pytest.raises(InputError, match="another scale"):
@@ -98,11 +105,33 @@ def test_a_phase_that_was_cut_to_its_mask_is_recognised(scan):
     assert detect_scaling(np.where(mask[..., None], phase, 0)).name == "radians from -pi to pi"
 
 
+def test_a_phase_whose_background_is_a_smooth_plane_is_recognised(scan):
+    phase, _, mask, _ = scan
+    plane = 0.002 * (np.indices(mask.shape)[0] - 20.0)
+    wide = np.pad(np.where(mask[..., None], phase, plane[..., None]), [(40, 40), (40, 40), (0, 0), (0, 0)])
+    wide += 0.001 * np.indices(wide.shape)[0] * (wide == 0)
+    assert detect_scaling(wide).name == "radians from -pi to pi"
+
+
 def test_what_is_no_magnitude_is_named(scan):
     phase, magnitude, _, _ = scan
     check_magnitude(magnitude)
     check_magnitude(magnitude[..., :1])
-    check_magnitude(np.ones((4, 4, 4, 2)))
+    check_magnitude(np.ones((4, 4, 4, 1)))
+    with pytest.raises(InputError, match="same image in all echoes"):
+        check_magnitude(np.ones((4, 4, 4, 2)))
+    with pytest.raises(InputError, match="echo 2 of the magnitude looks like a phase"):
+        # Unsigned phase among unsigned magnitudes: nothing is negative.
+        unsigned = (magnitude * 4 + 1).astype(np.float32)
+        unsigned[..., 1] = (phase[..., 1] + math.pi) / (2 * math.pi) * 4095
+        check_magnitude(unsigned)
+    lost = magnitude.copy()
+    lost[..., 4] = 0
+    with pytest.raises(InputError, match="echo 5 of the magnitude is empty"):
+        check_magnitude(lost)
+    lost[..., 4] = np.nan
+    with pytest.raises(InputError, match="echo 5 of the magnitude is empty"):
+        check_magnitude(lost)
     with pytest.raises(InputError, match="looks like a phase"):
         check_magnitude(phase)
     with pytest.raises(InputError, match="looks like a phase"):

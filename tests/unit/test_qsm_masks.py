@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 import pytest
 from helpers_qsm import TIMES, echoes, ellipsoid, head
 
-from cordqa.errors import ConfigError, EmptyInputError, InputError
+from cordqa.errors import EmptyInputError, InputError
 from cordqa.models.susceptibility.masks import make_fit_mask, quality_mask, widen_cord_mask
 from cordqa.models.susceptibility.quality import (
     NOISE_QUALITY,
@@ -155,13 +154,6 @@ def test_both_ways_of_unwrapping_agree_on_a_clean_scan(scan):
     assert compare_unwrapping(shifted + 2 * math.pi, phase[..., 0], mask) < 1e-3
     shifted[: mask.sum() // 4] += 2 * math.pi
     assert compare_unwrapping(shifted, phase[..., 0], mask) == pytest.approx(0.25, abs=0.01)
-
-
-def test_the_second_opinion_says_what_it_needs(scan, monkeypatch):
-    phase, _, mask, _ = scan
-    monkeypatch.setitem(sys.modules, "skimage.restoration", None)
-    with pytest.raises(ConfigError, match="pip install scikit-image"):
-        compare_unwrapping(np.zeros(int(mask.sum())), phase[..., 0], mask)
 
 
 def test_the_laplacian_phase_follows_a_smooth_phase():

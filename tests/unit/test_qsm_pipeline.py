@@ -153,6 +153,34 @@ def test_a_bipolar_readout_does_not_change_the_field(data, found):
     assert other.consensus["points"][0]["met"] is False
     left = measure_field(scan_of(bipolar, magnitude), mask=mask, settings=replace(FAST, readout="monopolar"))
     assert np.nanpercentile(np.abs(left.line.residual_rad), 90) > 0.1
+    assert any("contradicts the monopolar readout" in text for text in left.warnings)
+    told = map_susceptibility(
+        scan_of(bipolar, magnitude, encoding="3D"), mask=mask, settings=replace(FAST, readout="monopolar")
+    )
+    assert told.consensus["points"][0]["met"] is None
+    agreed = scan_of(phase, magnitude, encoding="3D")
+    good = map_susceptibility(agreed, mask=mask, settings=replace(FAST, readout="monopolar"))
+    assert good.consensus["points"][0]["met"] is True
+    assert not any("contradicts" in text for text in good.maps.attached.warnings)
+
+
+def test_a_bipolar_readout_of_two_echoes_leaves_a_plane_and_nothing_else(data):
+    phase, magnitude, mask, _, _ = data
+    at = np.argwhere(mask) - 20.0
+    plane = 0.02 * (np.indices(mask.shape)[0] - 20.0) - 0.01 * (np.indices(mask.shape)[2] - 18.0)
+    bipolar = np.angle(np.exp(1j * (phase + plane[..., None] * (-1.0) ** np.arange(5)))).astype(np.float32)
+    field = [
+        measure_field(scan_of(one[..., :2], magnitude[..., :2]), mask=mask).total_field_ppm[mask]
+        for one in (phase, bipolar)
+    ]
+    known = np.isfinite(field[0] + field[1])
+    assert known.mean() > 0.95
+    at, apart = at[known], (field[1] - field[0])[known]
+    design = np.column_stack([at, np.ones(len(at))])
+    left = apart - design @ np.linalg.lstsq(design, apart, rcond=None)[0]
+    assert np.ptp(apart) > 0.3
+    # The offset is as smooth as before; no more is lost at the rim than elsewhere.
+    assert np.abs(left).max() < 1e-3
 
 
 def test_real_and_imaginary_parts_give_the_same(data, found):
@@ -212,6 +240,13 @@ def test_what_does_not_belong_together_is_refused(data, change, says):
         map_susceptibility(scan_of(phase, magnitude), settings=FAST, **change(data))
 
 
+def test_a_phase_that_is_noise_is_refused(data):
+    _, magnitude, mask, _, _ = data
+    noise = np.random.default_rng(0).uniform(-np.pi, np.pi, magnitude.shape).astype(np.float32)
+    with pytest.raises(InputError, match=r"(no voxel|only 0\.\d+ % of the voxels) of the mask ha.*noise"):
+        map_susceptibility(scan_of(noise, magnitude), mask=mask, settings=FAST)
+
+
 def test_one_slice_is_refused(data):
     phase, magnitude, mask, _, _ = data
     at = slice(18, 19)
@@ -246,6 +281,10 @@ def test_separation_takes_r2prime_or_r2_or_on_request_r2star(data, found):
     other = given_r2.maps.values["susceptibility_paramagnetic"]
     assert np.nanmedian(other - para) == pytest.approx(0, abs=2e-3)
     assert "susceptibility_paramagnetic" not in found.maps.values
+    # Times in ms are no rates: neither can be larger than the R2* of which it is a part.
+    for name in ("r2prime_per_s", "r2_per_s"):
+        with pytest.raises(InputError, match="larger than R2\\* of this scan"):
+            map_susceptibility(scan, mask=mask, settings=FAST, **{name: np.full(mask.shape, 60.0)})
     without = map_susceptibility(scan, mask=mask, settings=replace(FAST, separate_without_r2=True))
     assert any("experimental" in text for text in without.maps.attached.warnings)
     with pytest.raises(InputError, match="one echo"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from cordqa.models.susceptibility.separated_maps import (
 from cordqa.models.susceptibility.separation import SeparatedSources
 from cordqa.models.susceptibility.stage import NOISE_PHASE, FieldStage, MappingSettings, to_volume
 from cordqa.models.susceptibility.total_field import Reconstruction
+from cordqa.models.susceptibility.uncertainty import pooled_standard_error
 
 __all__ = ["SusceptibilityMapping", "assemble"]
 
@@ -91,6 +92,7 @@ def assemble(
         zero = reference_to_mask(found)
     else:
         zero = reference_to_region(found, reference, name=settings.reference_name)
+        found = _with_error_of_reference(found, zero)
     parts = separate_scan(
         stage,
         zero.chi_ppm,
@@ -130,6 +132,13 @@ def assemble(
         ),
     )
     return SusceptibilityMapping(maps=maps, masks=masks, quality=quality, consensus=consensus)
+
+
+def _with_error_of_reference(found: Reconstruction, zero: Referenced) -> Reconstruction:
+    """Count the noise of the reference in that of every voxel: the zero is as noisy as it is small."""
+    if zero.draws_ppm is None:
+        return found
+    return replace(found, standard_error_ppm=pooled_standard_error(zero.draws_ppm, found.valid))
 
 
 def _spread(draws: NDArray[np.float32], mask: Mask) -> NDArray[np.float32]:
@@ -215,7 +224,8 @@ def _judge(stage: FieldStage, found: Reconstruction, settings: MappingSettings) 
         "phase_sign": stage.sign_used,
         "phase_sign_seen": stage.sign.sign,
         "odd_even_span_rad": stage.odd_even.span_rad,
-        "misfit_by_echo": _medians(slices.misfit),
+        # One echo has no residual.
+        "misfit_by_echo": _medians(slices.misfit) if stage.echoes.times_s.size > 1 else [],
         "slice_step_sd_hz": slices.jitter_hz,
         "slices_flagged": list(slices.flagged),
         "streak": found.streak,
@@ -263,7 +273,7 @@ def _processing(
     echoes, chain = stage.echoes, settings.chain
     noisy = next((where for where, text in stage.fit_mask.reasons if text == NOISE_PHASE), None)
     readout = "bipolar" if stage.odd_even.found else "" if stage.odd_even.reason else "monopolar"
-    if settings.readout == "monopolar":
+    if settings.readout == "monopolar" and not stage.odd_even.span_rad > 0:
         readout = "monopolar"
     return Processing(
         version=__version__,
@@ -279,6 +289,7 @@ def _processing(
         reference=zero.reference,
         reference_mean_ppm=zero.subtracted_ppm,
         reference_sd_ppm=zero.spread_ppm,
+        encoding=echoes.encoding,
         parameters={
             "phase_offset_scale_voxels": stage.line.offset_scale_voxels,
             "background_rounds": found.rounds,

@@ -42,6 +42,8 @@ class ChainSettings:
         Random fields for the standard error of susceptibility; 0 for none.
     seed : int
         Of the random fields.
+    replica : bool
+        Invert the field of the map itself, with noise, to see what becomes of its contrasts.
     """
 
     background: str = "alternating"
@@ -52,6 +54,7 @@ class ChainSettings:
     radians_per_ppm: float | None = None
     probes: int = 0
     seed: int = 0
+    replica: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,11 @@ class Reconstruction:
     streak : float
         Share of the power of the gradient that lies near the magic angle, over what isotropy
         would give; 1 means no streaks.
+    replica_ppm : ndarray or None
+        What the inversion makes of the field of this very map with noise of the same size, NaN outside
+        ``valid``: :func:`~cordqa.models.susceptibility.inversion_recovery.contrast_recovery` reads from
+        it how much of a contrast is lost.  None unless asked for, and for other inversions than total
+        variation.
     methods : tuple of str
         Sentences for the methods text.
     notices : tuple of str
@@ -100,6 +108,7 @@ class Reconstruction:
     regularisation: float
     rounds: int
     streak: float
+    replica_ppm: Array | None = None
     methods: tuple[str, ...] = field(default=())
     notices: tuple[str, ...] = field(default=())
 

@@ -69,6 +69,8 @@ class Processing:
         Of that region, relative to the mean of the whole mask.
     resampled : sequence of str
         What was interpolated.
+    encoding : {'', '2D', '3D'}
+        Of the acquisition, as its sidecar says.
     """
 
     version: str
@@ -86,6 +88,7 @@ class Processing:
     reference_sd_ppm: float
     parameters: Mapping[str, Any] = field(default_factory=dict)
     resampled: Sequence[str] = ()
+    encoding: str = ""
 
 
 def check_consensus(done: Processing) -> tuple[Point, ...]:
@@ -115,10 +118,14 @@ def _acquisition(done: Processing) -> Point:
         return Point(1, what, False, f"{few}: neither readout nor misfit can be checked")
     if done.readout == "bipolar":
         return Point(1, what, False, "the readout alternates; its phase was estimated and removed")
-    check = "check in the protocol that the acquisition was 3D and its phase unfiltered"
-    if done.readout == "monopolar":
-        return Point(1, what, None, f"{n} echoes without alternating phase; {check}")
-    return Point(1, what, None, f"{n} echoes; whether the readout alternates is not known; {check}")
+    if done.encoding == "2D":
+        return Point(1, what, False, "the slices were acquired one by one (2D)")
+    readout = "without alternating phase" if done.readout else "whether the readout alternates is not known"
+    unfiltered = "that its phase is unfiltered only the protocol can tell"
+    if done.readout and done.encoding == "3D":
+        return Point(1, what, True, f"3D by its sidecar, {n} echoes {readout}; {unfiltered}")
+    dimension = "3D by its sidecar" if done.encoding else "check in the protocol that it was 3D"
+    return Point(1, what, None, f"{n} echoes, {readout}; {dimension}; {unfiltered}")
 
 
 def _combination(done: Processing) -> Point:
@@ -199,6 +206,7 @@ def reporting_table(done: Processing, methods: Sequence[str], quality: Mapping[s
                 "voxel_size_mm": [float(v) for v in done.voxel_size_mm],
                 "b0_direction_in_array_axes": [float(v) for v in done.b0_direction],
                 "readout": done.readout or "not known",
+                "encoding": done.encoding or "not known",
             },
             "algorithms": {
                 "unwrapping": "quality-guided minimum spanning tree in space, prediction from echo to echo",

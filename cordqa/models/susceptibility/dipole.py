@@ -2,21 +2,24 @@
 
 A source of susceptibility chi (ppm) shifts the field by ``D * chi`` (ppm), where in k-space
 ``D(k) = 1/3 - (k . b)^2 / |k|^2`` with ``b`` the direction of the main field in array axes
-(Salomir et al. 2003, doi:10.1002/cmr.b.10083; Marques and Bowtell 2005,
+(Salomir et al., Concepts Magn Reson B 2003;19B:26-34; Marques and Bowtell 2005,
 doi:10.1002/cmr.b.20034).  The kernel is turned, never the image: that costs no interpolation.
 ``D(0)`` is not defined by theory; it is zero here, so that fields and susceptibilities are known
 up to a constant.
 
-Voxels are boxes, not points, so every frequency stands for its aliases as well.  In an axial scan
-that hardly matters, as the kernel is even along each axis; under a tilted field it jumps at the
-highest frequencies, and the sharp edges of a point kernel ring.  Here each frequency is blended
-with its nearest alias along each axis by the spectrum of a voxel.
+What happens at the highest frequencies depends on what a voxel is.  A scanner cuts k-space, and the
+kernel then holds as it is; means over boxes, as of phantoms and resampled images, mix each frequency
+with its aliases, each with its own value of the kernel.  In an axial scan that hardly matters, as the
+kernel is even along each axis; under a tilted field the values differ.  So the aliases count here, for
+less than boxes would give them, and the variance about the mean is known to the inversion as what
+susceptibility cannot predict.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -24,7 +27,15 @@ from numpy.typing import NDArray
 
 from cordqa.errors import InputError
 
-__all__ = ["Dipole", "Padding", "dipole_kernel", "forward_field", "pad_for", "unit_direction"]
+__all__ = [
+    "Dipole",
+    "Padding",
+    "dipole_kernel",
+    "forward_field",
+    "pad_for",
+    "unit_direction",
+    "unpredictable_power",
+]
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -35,7 +46,11 @@ Mask = NDArray[np.bool_]
 #: the periodic images of the transform.
 _MARGIN = 8
 #: Zeros beyond the edge of the field of view where the mask touches it: the tissue goes on.
-_BEYOND = 20
+_BEYOND = 14
+#: Part of the power that boxes leave to aliases in the kernel: between that of a cut k-space (none) and
+#: of boxes (all).  On simulated brains and cords at 30 degrees the inversion errs by half a point more
+#: than with the better of both for either sort of voxel, and up to 3 points less than with the worse.
+_ALIAS_PART = 1 / 3
 
 
 def unit_direction(direction: Sequence[float] | Array) -> Array:
@@ -75,32 +90,80 @@ def dipole_kernel(
     ndarray of float32, shape (nx, ny, nz // 2 + 1)
         Between -2/3 and 1/3; 0 at the origin.
     """
-    direction = unit_direction(b0_direction)
+    power, first, _ = _moments(shape, voxel_size_mm, b0_direction, _ALIAS_PART)
+    kernel = first / power
+    kernel[0, 0, 0] = 0.0
+    return kernel
+
+
+def unpredictable_power(
+    shape: tuple[int, int, int], voxel_size_mm: Sequence[float] | Array, b0_direction: Sequence[float] | Array
+) -> Single:
+    """Return the power of the field that susceptibility averaged over voxels does not determine.
+
+    It is what sources smaller than a voxel make of the aliases of a frequency: next to nothing in an
+    axial scan, most at the faces of k-space of a tilted one.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    voxel_size_mm : sequence of float
+    b0_direction : sequence of float
+        In array axes; normalised here.
+
+    Returns
+    -------
+    ndarray of float32, shape (nx, ny, nz // 2 + 1)
+        Per frequency, relative to the mean squared step of susceptibility over one voxel (of the
+        shortest edge).
+    """
+    power, first, second = _moments(shape, voxel_size_mm, b0_direction, 1.0)
+    excess: Single = np.maximum(second - first * first / power, np.float32(0))
+    excess[0, 0, 0] = 0.0
+    return excess * np.float32((2 * np.pi * float(np.min(voxel_size_mm))) ** -2)
+
+
+def _moments(
+    shape: tuple[int, int, int],
+    voxel_size_mm: Sequence[float] | Array,
+    b0_direction: Sequence[float] | Array,
+    alias_part: float,
+) -> tuple[Single, Single, Single]:
+    """Sum over a frequency and its aliases: power, times the kernel, times its square."""
+    direction = unit_direction(b0_direction).astype(np.float32)
     terms = [
-        _aliases(n, float(v), axis) for axis, (n, v) in enumerate(zip(shape, voxel_size_mm, strict=True))
+        _aliases(n, float(v), axis, alias_part)
+        for axis, (n, v) in enumerate(zip(shape, voxel_size_mm, strict=True))
     ]
-    kernel = np.zeros((shape[0], shape[1], shape[2] // 2 + 1))
+    power, first, second = (np.zeros((shape[0], shape[1], shape[2] // 2 + 1), np.float32) for _ in range(3))
     for (x, x_part), (y, y_part), (z, z_part) in product(*terms):
         square = x**2 + y**2 + z**2
-        square[square == 0] = 1.0
-        projected = (x * direction[0] + y * direction[1] + z * direction[2]) ** 2
-        kernel += (x_part * y_part * z_part) * (1 / 3 - projected / square)
-    kernel[0, 0, 0] = 0.0
-    return np.asarray(kernel, dtype=np.float32)
+        # Steps have power that falls with the square of frequency.
+        np.maximum(square, np.float32(1e-9), out=square)
+        value = np.float32(1 / 3) - (x * direction[0] + y * direction[1] + z * direction[2]) ** 2 / square
+        part = (x_part * y_part * z_part) / square
+        power += part
+        part *= value
+        first += part
+        part *= value
+        second += part
+    return power, first, second
 
 
-def _aliases(n: int, voxel: float, axis: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Return each frequency and its nearest alias, with the part of a voxel's spectrum they have."""
+def _aliases(n: int, voxel: float, axis: int, alias_part: float) -> list[tuple[Single, Single]]:
+    """Return each frequency and its nearest alias (1/mm), with the power that a voxel lets through."""
     cycles = np.fft.rfftfreq(n) if axis == 2 else np.fft.fftfreq(n)
     other = cycles - np.where(cycles < 0, -1.0, 1.0)
-    near, far = np.sinc(cycles) ** 2, np.sinc(other) ** 2
+    # The highest frequency of an even grid is its own alias: both signs count alike.
+    part = np.where(np.abs(cycles) == 0.5, 1.0, alias_part)
     shape = [-1 if i == axis else 1 for i in range(3)]
-
-    def term(frequency: NDArray[np.floating], power: NDArray[np.floating]) -> tuple[Array, Array]:
-        part = power / (near + far)
-        return np.reshape(frequency / voxel, shape).astype(float), np.reshape(part, shape).astype(float)
-
-    return term(cycles, near), term(other, far)
+    return [
+        (
+            np.reshape(frequency / voxel, shape).astype(np.float32),
+            np.reshape(power, shape).astype(np.float32),
+        )
+        for frequency, power in ((cycles, np.sinc(cycles) ** 2), (other, part * np.sinc(other) ** 2))
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +275,11 @@ class Dipole:
         self.voxel_size_mm = np.asarray(voxel_size_mm, dtype=float)
         self.direction = unit_direction(b0_direction)
         self.kernel = dipole_kernel(shape, self.voxel_size_mm, self.direction)
+
+    @cached_property
+    def unpredictable(self) -> Single:
+        """:func:`unpredictable_power` of this grid."""
+        return unpredictable_power(self.shape, self.voxel_size_mm, self.direction)
 
     def transform(self, image: Single) -> Spectrum:
         """Transform to k-space."""

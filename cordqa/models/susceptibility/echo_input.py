@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,23 +21,31 @@ Mask = NDArray[np.bool_]
 _LONGEST_S = 0.25
 #: More negative voxels than this share are no noise about zero.
 _NEGATIVE = 1e-3
+#: Voxels by which an echo is judged.
+_SAMPLE = 250_000
 
 
 def check_magnitude(magnitude: NDArray[np.floating]) -> None:
-    """Refuse what is no magnitude.
+    """Refuse what is no magnitude, echo by echo.
+
+    Parameters
+    ----------
+    magnitude : ndarray, shape (x, y, z, n_echoes)
 
     Raises
     ------
     InputError
-        If values are negative, all zero, or wrap like a phase.
+        If values are negative, an echo is empty or wraps like a phase, or all echoes are one image.
     """
-    evidence = gather_evidence(magnitude)
-    if evidence.wrapped:
+    n = magnitude.shape[-1]
+    holds = [bool((np.nan_to_num(magnitude[..., echo], posinf=0.0) > 0).any()) for echo in range(n)]
+    if any(holds) and not all(holds):
         raise InputError(
-            "the magnitude looks like a phase: it jumps from one end of its range to the other",
-            found=f"{evidence.low:.6g} to {evidence.high:.6g}",
-            todo="check the order of phase and magnitude",
+            f"echo {holds.index(False) + 1} of the magnitude is empty",
+            todo="leave this echo out of phase and magnitude, or convert it again",
         )
+    for echo in range(n):
+        _check_echo(magnitude[..., echo], f"echo {echo + 1} of the magnitude" if n > 1 else "the magnitude")
     with np.errstate(invalid="ignore"):
         negative = float(np.mean(magnitude < 0))
     if negative > _NEGATIVE:
@@ -45,6 +54,31 @@ def check_magnitude(magnitude: NDArray[np.floating]) -> None:
             found=f"{100 * negative:.2g} %",
             todo="give the magnitude, not the real part",
         )
+    if any(holds) and _same_in_all_echoes(magnitude):
+        raise InputError(
+            "the magnitude is the same image in all echoes", todo="give the magnitude of every echo"
+        )
+
+
+def _check_echo(image: NDArray[np.floating], name: str) -> None:
+    """Refuse an echo of the magnitude that is a phase."""
+    evidence = gather_evidence(image[:, :, :: max(1, math.ceil(image.size / _SAMPLE))])
+    if evidence.wrapped:
+        raise InputError(
+            f"{name} looks like a phase: it jumps from one end of its range to the other",
+            found=f"{evidence.low:.6g} to {evidence.high:.6g}",
+            todo="check the order of phase and magnitude",
+        )
+
+
+def _same_in_all_echoes(image: NDArray[np.floating]) -> bool:
+    """Tell whether all of several echoes are one image."""
+    if image.shape[-1] < 2:
+        return False
+    first = image[..., :1]
+    return all(
+        np.array_equal(first, image[..., e : e + 1], equal_nan=True) for e in range(1, image.shape[-1])
+    )
 
 
 def check_echo_times(echo_times_s: Sequence[float] | Array, n_echoes: int) -> Array:

@@ -25,6 +25,8 @@ Mask = NDArray[np.bool_]
 _MODEL_ERROR_PPM = 0.0012
 #: Typical step of susceptibility between neighbouring tissues, ppm.
 TYPICAL_STEP_PPM = 0.03
+#: Total variation is held firmer by this: the contrast it takes is given back by a second inversion.
+_FIRMER = 1.5
 #: Model error of a reliable voxel over its noise: tempers how much noise alone may decide.
 _TEMPER = 2.0
 _TAIL = 3.0
@@ -81,7 +83,8 @@ def noise_regularisation(noise_ppm: float, *, squared: bool = False) -> float:
 
     Maximum a posteriori: normal noise of variance ``s^2`` and Laplace-distributed steps of mean
     size ``b`` make the weight of total variation ``s^2 / b``; normal steps make that of the
-    squared gradient ``s^2 / b^2``.
+    squared gradient ``s^2 / b^2``.  Total variation gets 1.5 times that weight, as it is followed by
+    a step that adds the residual back.
 
     Parameters
     ----------
@@ -90,7 +93,9 @@ def noise_regularisation(noise_ppm: float, *, squared: bool = False) -> float:
         For a quadratic penalty.
     """
     variance = noise_ppm**2 + _MODEL_ERROR_PPM**2
-    return variance / (TYPICAL_STEP_PPM**2 if squared else TYPICAL_STEP_PPM)
+    if squared:
+        return variance / TYPICAL_STEP_PPM**2
+    return _FIRMER * variance / TYPICAL_STEP_PPM
 
 
 def robust_weights(

@@ -43,6 +43,8 @@ _AROUND_MM = 20.0
 _CLOSE_MM = 1.0
 #: Pieces of a mask smaller than this share of the largest are left out.
 _PIECE = 0.01
+#: A mask of whose voxels fewer have a usable phase than this share lies on noise.
+_SOME_PHASE = 0.05
 #: Least slices in any direction.
 _FEWEST_SLICES = 3
 
@@ -245,16 +247,20 @@ def make_fit_mask(outline: Mask, missing: dict[str, Mask]) -> FitMask:
     InputError
         If fewer than three slices remain in some direction: a dipole field is three-dimensional.
     EmptyInputError
-        If nothing remains.
+        If nothing remains, or next to nothing.
     """
     if not outline.any():
         raise EmptyInputError("the mask is empty")
     inside = outline.copy()
     for where in missing.values():
         inside &= ~where
-    if not inside.any():
+    if inside.sum() < _SOME_PHASE * outline.sum():
         commonest = max(missing, key=lambda text: int((missing[text] & outline).sum()))
-        raise EmptyInputError("no voxel of the mask has a usable phase", found=commonest)
+        share = 100 * inside.sum() / outline.sum()
+        what = f"only {share:.1g} % of the voxels" if inside.any() else "no voxel"
+        raise EmptyInputError(
+            f"{what} of the mask ha{'ve' if inside.any() else 's'} a usable phase", found=commonest
+        )
     whole = _large_pieces(inside)
     reasons = [(where & outline, text) for text, where in missing.items()]
     reasons.append((inside & ~whole, "detached from the rest: its multiple of 2 pi is not known"))

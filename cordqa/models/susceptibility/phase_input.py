@@ -59,6 +59,9 @@ _FILL = 0.05
 _SAMPLE = 1_000_000
 #: A short echo of a masked image may not fill its turn; one that covers less is on another scale.
 _LEAST_COVERED = 0.02
+#: An image that wraps reaches the ends of its turn; one that jumps within less than this share of a given
+#: turn contradicts it.
+_BARELY = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +117,15 @@ class PhaseScaling:
         How this way of storing is called; empty for an arbitrary range.
     sentence : str
         For the methods text.
+    warning : str
+        What speaks against it; empty for nothing.
     """
 
     low: float
     turn: float
     name: str
     sentence: str
+    warning: str = ""
 
     def radians(self, stored: NDArray[np.floating]) -> Single:
         """Return the phase between -pi and pi (values at the ends may pass it by rounding)."""
@@ -201,9 +207,10 @@ def detect_scaling(
         is not known to be a whole turn, or if its echoes are stored differently.
     """
     evidence = gather_evidence(phase)
+    _check_echoes_differ(phase)
     if phase_range is not None:
         return _given(evidence, phase_range)
-    if not evidence.wrapped:
+    if not (evidence.wrapped or _reaches_pi(evidence)):
         raise _no_phase(evidence, phase)
     _check_echoes_alike(phase, evidence)
     for low, turn, name in _KNOWN:
@@ -235,14 +242,40 @@ def _given(evidence: Evidence, phase_range: Sequence[float]) -> PhaseScaling:
             found=f"{evidence.low:.6g} to {evidence.high:.6g}",
             expected=f"{low:g} to {high:g}",
         )
+    covered = (evidence.high - evidence.low) / turn
+    if covered < _LEAST_COVERED:
+        raise InputError(
+            "the phase image covers next to nothing of the given range of a turn, so it is on another scale",
+            where="--phase-range",
+            found=f"{evidence.low:.6g} to {evidence.high:.6g}",
+            expected=f"{low:g} to {high:g}",
+        )
     words = f"one turn of the phase was stored as {low:g} to {high:g} (given by the user) and rescaled."
-    return PhaseScaling(low, turn, "", words)
+    return PhaseScaling(low, turn, "", words, _doubt(evidence, covered))
+
+
+def _doubt(evidence: Evidence, covered: float) -> str:
+    """Say where the image wraps long before the ends of the range that was given."""
+    if not evidence.wrapped or covered > _BARELY:
+        return ""
+    return (
+        f"the phase seems to wrap from {evidence.low:.6g} to {evidence.high:.6g}, which is "
+        f"{100 * covered:.0f} % of the turn that was given: if it does, every value is that much too small "
+        "(check --phase-range)"
+    )
 
 
 def _fits(evidence: Evidence, low: float, turn: float) -> bool:
     slack = _BEYOND * turn
     inside = evidence.low >= low - slack and evidence.high <= low + turn + slack
     return inside and evidence.high - evidence.low >= _FILLED * turn
+
+
+def _reaches_pi(evidence: Evidence) -> bool:
+    """Whether it jumps between -pi and pi: most of the image may be one smooth background."""
+    low, turn, _ = _KNOWN[0]
+    exact = max(abs(evidence.low - low), abs(evidence.high - low - turn)) < _BEYOND * turn
+    return exact and evidence.jumps > _FEWEST_JUMPS
 
 
 def _arbitrary(evidence: Evidence) -> PhaseScaling:
@@ -285,6 +318,17 @@ def _decays(phase: NDArray[np.floating]) -> bool:
         return False
     fall = phase[..., 0] > phase[..., -1]
     return bool(np.mean(fall[np.isfinite(phase).all(-1) & (phase[..., 0] != 0)]) > 0.9)
+
+
+def _check_echoes_differ(phase: NDArray[np.floating]) -> None:
+    """Refuse one image that was repeated: phase grows from echo to echo."""
+    first = phase[..., :1]
+    rest = range(1, phase.shape[-1])
+    if rest and all(np.array_equal(first, phase[..., e : e + 1], equal_nan=True) for e in rest):
+        raise InputError(
+            "the phase is the same image in all echoes: a field map, or one echo given several times",
+            todo="give the phase of every echo as the scanner stored it",
+        )
 
 
 def _check_echoes_alike(phase: NDArray[np.floating], evidence: Evidence) -> None:

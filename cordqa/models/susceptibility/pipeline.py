@@ -7,6 +7,7 @@ and separation.  Arrays in, arrays out; it knows no file.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +16,16 @@ from numpy.typing import NDArray
 
 from cordqa.errors import InputError
 from cordqa.models.susceptibility.assemble import SusceptibilityMapping, assemble
+from cordqa.models.susceptibility.field_noise import field_noise
 from cordqa.models.susceptibility.physics import hertz_per_ppm
 from cordqa.models.susceptibility.scan import Echoes, Scan
-from cordqa.models.susceptibility.stage import MappingSettings, measure_field
+from cordqa.models.susceptibility.stage import FieldStage, MappingSettings, measure_field
 from cordqa.models.susceptibility.total_field import ChainSettings, reconstruct
 
 __all__ = ["MappingSettings", "Scan", "SusceptibilityMapping", "map_susceptibility"]
 
 Array = NDArray[np.float64]
+Single = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
@@ -70,8 +73,22 @@ def map_susceptibility(
         voxel_size_mm=stage.echoes.voxel_size_mm,
         b0_direction=stage.echoes.b0_direction,
         settings=_chain(chosen.chain, stage.echoes),
+        noise=_noise(stage) if chosen.chain.probes else None,
     )
     return assemble(stage, found, chosen, reference=reference, r2prime_per_s=r2prime_per_s, r2_per_s=r2_per_s)
+
+
+def _noise(stage: FieldStage) -> Callable[[np.random.Generator], Single] | None:
+    """Describe the noise of the total field; None where it is not known."""
+    found = field_noise(
+        stage.line,
+        np.asarray(stage.echoes.magnitude[stage.fit_mask.mask], dtype=float),
+        stage.echoes.times_s,
+        stage.fit_mask.mask,
+        field_strength_t=stage.echoes.field_strength_t,
+        voxel_size_mm=stage.echoes.voxel_size_mm,
+    )
+    return None if found is None else found.draw
 
 
 def _chain(chain: ChainSettings, echoes: Echoes) -> ChainSettings:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cordqa.errors import ConfigError
 from cordqa.models.susceptibility.unwrap import edge_quality, find_neighbours
 
 __all__ = [
@@ -131,16 +129,13 @@ def compare_unwrapping(
     mask : ndarray of bool
     seed : int
         The algorithm breaks ties at random.
-
-    Raises
-    ------
-    ConfigError
-        If scikit-image is not installed.
     """
     from scipy.ndimage import label
+    from skimage import restoration
 
+    unwrap: Callable[..., Any] = restoration.unwrap_phase  # it has no types
     masked = np.ma.array(np.asarray(wrapped, dtype=float), mask=~mask)
-    other = np.asarray(_load_unwrap()(masked, rng=seed))[mask]
+    other = np.asarray(unwrap(masked, rng=seed))[mask]
     turns = np.round((unwrapped - other) / _TURN).astype(np.int64)
     pieces, _ = label(mask)
     piece = pieces[mask]
@@ -150,17 +145,6 @@ def compare_unwrapping(
         _, counts = np.unique(own, return_counts=True)
         agreeing += int(counts.max())
     return float(1.0 - agreeing / max(turns.size, 1))
-
-
-def _load_unwrap() -> Callable[..., Any]:
-    try:
-        module = import_module("skimage.restoration")
-    except ImportError as error:
-        raise ConfigError(
-            "the second opinion on unwrapping needs scikit-image", todo="pip install scikit-image"
-        ) from error
-    function: Callable[..., Any] = module.unwrap_phase
-    return function
 
 
 def laplacian_phase(phase: NDArray[np.floating], voxel_size_mm: Array) -> Array:

@@ -34,6 +34,10 @@ _LEAST_RESIDUAL_RAD = 0.01
 #: A slice whose field steps away by less than the first, Hz, is anatomy; by more than the second it is
 #: flagged even if many slices do.
 _STEP_LIMITS_HZ = (2.0, 5.0)
+#: The same for the phase by which an echo of a whole slice lies off the line, rad.
+_COMMON_LIMITS_RAD = (0.05, 0.2)
+#: How a shift of one slice shows in the steps of the slices around it.
+_SHAPE = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / 6
 #: A slice with fewer voxels is not judged, nor one with less than this share of the median slice: where
 #: tissue ends, most voxels hold air as well.
 _FEWEST, _SMALL = 20, 0.2
@@ -159,6 +163,8 @@ class SliceReport:
         Array axis along which slices are counted.
     misfit : ndarray, shape (n_slices, n_echoes)
         Robust residual of the phase over its noise; 1 is noise alone, NaN a slice that was not judged.
+    common_rad : ndarray, shape (n_slices, n_echoes)
+        Residual that the whole slice shares, less what all slices share; NaN as before.
     step_hz : ndarray, shape (n_slices,)
         How far the field of a slice steps away from that of its neighbours, median over the plane;
         NaN in the two slices at each end.
@@ -172,6 +178,7 @@ class SliceReport:
 
     axis: int
     misfit: Array
+    common_rad: Array
     step_hz: Array
     jitter_hz: float
     flagged: tuple[int, ...]
@@ -206,38 +213,73 @@ def judge_slices(
     n = mask.shape[axis]
     score = np.abs(residual_rad) * magnitude / noise_sd if noise_sd > 0 else np.abs(residual_rad) * np.nan
     misfit, size = np.full((n, residual_rad.shape[1]), np.nan), np.zeros(n)
+    common = misfit.copy()
     counts = np.bincount(where, minlength=n)
     fewest = max(_FEWEST, _SMALL * float(np.median(counts[counts > 0]))) if counts.any() else _FEWEST
-    for k in range(n):
+    for k in np.flatnonzero(counts >= fewest):
         own = where == k
-        if counts[k] >= fewest:
-            misfit[k] = 1.4826 * np.median(score[own], axis=0)
-            size[k] = np.median(np.abs(residual_rad[own]))
+        misfit[k] = 1.4826 * np.median(score[own], axis=0)
+        size[k] = np.median(np.abs(residual_rad[own]))
+        common[k] = np.median(residual_rad[own], axis=0)
+    if len(common[counts >= fewest]):
+        common -= np.median(common[counts >= fewest], axis=0)
     volume = np.full(mask.shape, np.nan)
     volume[mask] = field_hz
     step = _steps(np.moveaxis(volume, axis, 0), fewest)
     typical = float(np.nanmedian(misfit)) if np.isfinite(misfit).any() else 1.0
     bad = _outside(misfit, _LEAST_EXCESS * typical) & (size > _LEAST_RESIDUAL_RAD)
+    bad |= _far(common, _COMMON_LIMITS_RAD).any(axis=1)
     known = step[np.isfinite(step)]
     jitter = float(1.4826 * np.median(np.abs(known))) if known.size else np.nan
     limit = float(np.clip(np.nan_to_num(_BEYOND * jitter), *_STEP_LIMITS_HZ))
-    jumps: Mask = np.nan_to_num(np.abs(step)) > limit
+    jumps = _shifted(step, limit)
+    if jitter > _STEP_LIMITS_HZ[0]:  # where all slices step, a step cannot be laid to one of them
+        jumps |= np.nan_to_num(np.abs(step)) > limit
     flagged = tuple(int(k) for k in np.flatnonzero(bad | jumps))
-    return SliceReport(axis, misfit, step, jitter, flagged, _sentence(bad, jumps, n))
+    return SliceReport(axis, misfit, common, step, jitter, flagged, _sentence(bad, jumps, jitter, n))
+
+
+def _far(values: Array, limits: tuple[float, float]) -> Mask:
+    """Find values far from zero: beyond what scatters everywhere, within limits."""
+    known = np.abs(values[np.isfinite(values)])
+    scatter = 1.4826 * float(np.median(known)) if known.size else 0.0
+    far: Mask = np.nan_to_num(np.abs(values)) > float(np.clip(_BEYOND * scatter, *limits))
+    return far
 
 
 def _steps(volume: Array, fewest: float) -> Array:
     """Step of each slice: 1 for a slice that is shifted by 1, little for what varies smoothly."""
     steps = np.full(len(volume), np.nan)
-    # A shifted slice bends its neighbours by half as much the other way; anatomy bends all alike.  Only
-    # voxels that all five slices have are compared.
+    # A shifted slice bends its neighbours by two thirds as much the other way; anatomy bends all alike.
+    # Only voxels that all five slices have are compared.
     for k in range(2, len(volume) - 2):
-        outer, inner = volume[k - 2] + volume[k + 2], volume[k - 1] + volume[k + 1]
-        step = (6 * volume[k] - 4 * inner + outer) / 6
+        step = np.tensordot(_SHAPE, volume[k - 2 : k + 3], axes=1)
         known = step[np.isfinite(step)]
         if known.size >= fewest:
             steps[k] = np.median(known)
     return steps
+
+
+def _shifted(step: Array, limit: float) -> Mask:
+    """Find the slices whose shifts explain the steps: the largest first, less what it does to others."""
+    n, left = len(step), np.nan_to_num(step)
+    atoms = np.zeros((n, n + 4))
+    for k in range(n):
+        atoms[k, k : k + 5] = _SHAPE
+    # A slice at an end has no step of its own, only what it does to those further in.
+    atoms = np.where(np.isfinite(step), atoms[:, 2:-2], 0.0)
+    length = np.linalg.norm(atoms, axis=1)
+    unit = np.divide(atoms, length[:, None], out=np.zeros_like(atoms), where=length[:, None] > 0)
+    least = limit * float(np.linalg.norm(_SHAPE))
+    found = np.zeros(n, dtype=bool)
+    for _ in range(n):
+        size = unit @ left
+        k = int(np.argmax(np.abs(size)))
+        if not abs(float(size[k])) > least:
+            break
+        found[k] = True
+        left = left - size[k] * unit[k]
+    return found
 
 
 def _outside(values: Array, least: float) -> Mask:
@@ -253,12 +295,14 @@ def _outside(values: Array, least: float) -> Mask:
     return found
 
 
-def _sentence(misfit: Mask, step: Mask, n: int) -> str:
+def _sentence(misfit: Mask, step: Mask, jitter_hz: float, n: int) -> str:
     said = []
     if misfit.any():
         said.append(f"in slices {_list(misfit)} of {n} the echoes contradict each other more than elsewhere")
     if step.any():
         said.append(f"in slices {_list(step)} of {n} the field steps away from both neighbours")
+    if jitter_hz > _STEP_LIMITS_HZ[0]:
+        said.append(f"the field steps from slice to slice everywhere, by {jitter_hz:.1f} Hz (SD)")
     return "; ".join(said) + " (breathing, motion or flow)" if said else ""
 
 

@@ -46,6 +46,8 @@ class Scan:
         Stored values of -pi and pi; found out otherwise.
     parts : bool
         Whether ``phase`` and ``magnitude`` are the real and the imaginary part.
+    encoding : {'', '2D', '3D'}
+        Whether slices were excited one by one; empty where nothing tells.
     """
 
     phase: NDArray[np.floating]
@@ -56,6 +58,7 @@ class Scan:
     b0_direction: Sequence[float] | Array | None = None
     phase_range: Sequence[float] | None = None
     parts: bool = False
+    encoding: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,9 @@ class Echoes:
         Voxels without a phase, by reason.
     sentences : tuple of str
         For the methods text.
+    warnings : tuple of str
+        What a reader must not overlook.
+    encoding : {'', '2D', '3D'}
     """
 
     phase: Single
@@ -85,6 +91,8 @@ class Echoes:
     field_strength_t: float
     missing: dict[str, Mask]
     sentences: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    encoding: str = ""
 
 
 def prepare_scan(scan: Scan) -> Echoes:
@@ -103,6 +111,7 @@ def prepare_scan(scan: Scan) -> Echoes:
         direction, origin = b0_from_affine(scan.affine), "from the affine"
     else:
         direction, origin = unit_direction(scan.b0_direction), "given by the user"
+    doubts: tuple[str, ...] = ()
     if scan.parts:
         phase, magnitude = from_complex(scan.phase, scan.magnitude)
         words = "Phase and magnitude were computed from real and imaginary part."
@@ -111,6 +120,7 @@ def prepare_scan(scan: Scan) -> Echoes:
         scaling = detect_scaling(scan.phase, phase_range=scan.phase_range)
         phase, magnitude = scaling.radians(scan.phase), np.asarray(scan.magnitude, dtype=np.float32)
         words = scaling.sentence[0].upper() + scaling.sentence[1:]
+        doubts = (scaling.warning,) if scaling.warning else ()
     missing = find_missing(scan.phase, magnitude)
     for where in missing.values():
         phase[where], magnitude = 0.0, _without(magnitude, where)
@@ -124,6 +134,8 @@ def prepare_scan(scan: Scan) -> Echoes:
         field_strength_t=scan.field_strength_t,
         missing=missing,
         sentences=(words, f"The main field points along ({axes}) in array axes ({origin})."),
+        warnings=doubts,
+        encoding=scan.encoding,
     )
 
 

@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 
 PARAMAGNETIC, DIAMAGNETIC = "susceptibility_paramagnetic", "susceptibility_diamagnetic"
 RATE_UNKNOWN = "the relaxation rate for the separation is not known"
+#: R2' and R2 are parts of R2*; noise and another sequence may make them larger by this factor.
+_TOO_FAST = 1.5
 WRONG_SIGN = "one of the two parts came out with the wrong sign and was set to zero"
 
 
@@ -50,7 +52,8 @@ def separate_scan(
     Raises
     ------
     InputError
-        If R2* is needed and the scan has one echo.
+        If R2* is needed and the scan has one echo, or if the rate that was given is larger than R2* of
+        the scan in most voxels: it is part of R2*.
     """
     if r2prime_per_s is None and r2_per_s is None and not without_r2:
         return None
@@ -67,6 +70,9 @@ def separate_scan(
 
 
 def _rate(stage: FieldStage, prime: Array | None, r2: Array | None) -> _Rate:
+    for name, rate in (("R2'", prime), ("R2", r2)):
+        if rate is not None:
+            _check_rate(name, np.asarray(rate, dtype=float), stage)
     if prime is not None:
         return _Rate(np.asarray(prime, dtype=float), None, None)
     if stage.decay is None:
@@ -80,3 +86,21 @@ def _rate(stage: FieldStage, prime: Array | None, r2: Array | None) -> _Rate:
     if r2 is None:
         return _Rate(None, star, error)
     return _Rate(star - np.where(np.asarray(r2) > 0, r2, np.nan), None, error)
+
+
+def _check_rate(name: str, rate: Array, stage: FieldStage) -> None:
+    """Refuse a rate that is far above R2* of the same voxels: a relaxation time, or another unit."""
+    if stage.decay is None:
+        return
+    star, given = stage.decay.r2star_per_s, rate[stage.fit_mask.mask]
+    known = np.isfinite(star) & np.isfinite(given) & (given > 0)
+    if not known.any():
+        return
+    typical, limit = float(np.median(given[known])), float(np.median(star[known]))
+    if limit > 0 and typical > _TOO_FAST * limit:
+        raise InputError(
+            f"{name} is larger than R2* of this scan, of which it is a part",
+            found=f"a median of {typical:.3g} 1/s against {limit:.3g} 1/s",
+            expected=f"{name} in 1/s at the same field strength; is it a relaxation time in ms?",
+            todo="give the rate: 1000 divided by the time in ms",
+        )

@@ -24,7 +24,8 @@ Mask = NDArray[np.bool_]
 
 #: Reversible relaxation of 1 ppm at 3 T, Hz.
 RELAXIVITY_HZ_PER_PPM_3T = 137.0
-#: The same for R2*, which holds irreversible relaxation as well: it stands in for R2' + R2.
+#: The same for R2*, which holds irreversible relaxation as well: it stands in for R2' + R2 (Dimov et al.
+#: 2022, doi:10.3390/tomography8030127).
 R2_STAR_RELAXIVITY_HZ_PER_PPM_3T = 274.0
 _LEVEL = 0.05
 

@@ -18,6 +18,9 @@ _TAIL = 2.5
 def smooth_angle(angle: Array, weight: Array, mask: Mask, *, sigma_voxels: Array) -> Array:
     """Smooth an angle by a weighted complex Gaussian average, robust against outliers.
 
+    What is linear in space over the whole mask is taken out before and put back: an average at the edge
+    of the mask, which has neighbours on one side only, would flatten it.
+
     Parameters
     ----------
     angle, weight : ndarray, shape (n_voxels,)
@@ -31,6 +34,9 @@ def smooth_angle(angle: Array, weight: Array, mask: Mask, *, sigma_voxels: Array
     ndarray, shape (n_voxels,)
         Between -pi and pi.
     """
+    mask = _cropped(mask)
+    plane = _plane(angle, weight, mask)
+    angle = angle - plane
     used = weight.copy()
     smooth = _average(angle, used, mask, sigma_voxels)
     for _ in range(_PASSES - 1):
@@ -38,7 +44,29 @@ def smooth_angle(angle: Array, weight: Array, mask: Mask, *, sigma_voxels: Array
         scale = 1.4826 * np.median(score)
         used = weight * np.minimum(1, _TAIL * scale / np.maximum(score, 1e-12))
         smooth = _average(angle, used, mask, sigma_voxels)
-    return smooth
+    back: Array = np.angle(np.exp(1j * (smooth + plane)))
+    return back
+
+
+def _cropped(mask: Mask) -> Mask:
+    """Leave out the empty slices around a mask; the order of its voxels stays."""
+    for axis in range(mask.ndim):
+        used = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        if used.size:
+            mask = np.take(mask, range(int(used[0]), int(used[-1]) + 1), axis=axis)
+    return mask
+
+
+def _plane(angle: Array, weight: Array, mask: Mask) -> Array:
+    """Return the part of an angle that is linear in space: the mean step between neighbours."""
+    image, power = np.zeros(mask.shape, dtype=complex), np.zeros(mask.shape)
+    image[mask], power[mask] = np.exp(1j * angle), weight
+    plane = np.zeros(angle.size)
+    for axis, place in enumerate(np.nonzero(mask)):
+        one, strength = np.moveaxis(image, axis, 0), np.moveaxis(power, axis, 0)
+        step = one[1:] * np.conj(one[:-1]) * np.minimum(strength[1:], strength[:-1])
+        plane += float(np.angle(step.sum())) * (place - place.mean() if place.size else place)
+    return plane
 
 
 def _average(angle: Array, weight: Array, mask: Mask, sigma: Array) -> Array:

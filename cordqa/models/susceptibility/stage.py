@@ -8,10 +8,11 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from cordqa.models.susceptibility.echo_order import check_decay, check_direction, judge_times
 from cordqa.models.susceptibility.field import FieldFit, fit_field
 from cordqa.models.susceptibility.masks import FitMask, make_fit_mask, quality_mask, widen_cord_mask
 from cordqa.models.susceptibility.phase_sign import PhaseSign, judge_phase_sign
-from cordqa.models.susceptibility.physics import hertz_per_ppm
+from cordqa.models.susceptibility.physics import hertz_per_ppm, radians_per_ppm_second
 from cordqa.models.susceptibility.quality import NOISE_QUALITY, estimate_noise, voxel_quality
 from cordqa.models.susceptibility.r2star import DecayFit, fit_r2star
 from cordqa.models.susceptibility.readout import (
@@ -38,13 +39,19 @@ _TURNED = (
     "(a wrong direction of the main field can look the same: check it)"
 )
 _UNMASKED = (
-    "the mask was made from magnitude and phase alone and may hold fat, marrow and vessels, which spoil what "
-    "lies beside them: give --mask, or --cord-mask for a cord"
+    "no mask was given, or one of all voxels: it was made from magnitude and phase alone and may hold fat, "
+    "marrow and vessels, which spoil what lies beside them (give --mask, or --cord-mask for a cord)"
 )
 _UNSEEN = (
     "the sign of the phase cannot be seen in this image and was taken as positive (phase grows with the "
     "field): if veins and iron come out diamagnetic, use --phase-sign negative"
 )
+_SLICE_BY_SLICE = (
+    "the slices were acquired one by one (2D): the phase steps from slice to slice with breathing, and the "
+    "consensus asks for 3D"
+)
+#: From fewer slices the field above and below is largely unknown.
+_FEW_SLICES = 16
 #: Slices are stored along this axis by every converter.
 _SLICE_AXIS = 2
 
@@ -150,6 +157,7 @@ def measure_field(
     noisy = outline & (quality < NOISE_QUALITY) & ~np.any(list(echoes.missing.values()), axis=0)
     chosen_mask = make_fit_mask(outline, {**echoes.missing, NOISE_PHASE: noisy})
     inside = chosen_mask.mask
+    check_decay(np.asarray(echoes.magnitude[inside], dtype=float))
     echoes, odd_even, about_readout = _readout(echoes, inside, chosen.readout)
     unwrapped = unwrap_echoes(
         cast(Array, echoes.phase), cast(Array, echoes.magnitude), echoes.times_s, inside
@@ -165,6 +173,7 @@ def measure_field(
         voxel_size_mm=echoes.voxel_size_mm,
         noise_sd=noise,
     )
+    about_times = _times(line, echoes)
     sign, used, about_sign = _sign(line, inside, echoes, chosen.phase_sign)
     line = replace(line, field_ppm=used * line.field_ppm, offset_rad=used * line.offset_rad)
     slices = judge_slices(
@@ -194,7 +203,17 @@ def measure_field(
         decay=decay,
         quality_map=quality,
         notices=_texts(*chosen_mask.notices, about_readout, about_noise),
-        warnings=_texts(*line.notices, about_sign, slices.sentence, _UNMASKED if kind == "quality" else ""),
+        warnings=_texts(
+            *echoes.warnings,
+            *line.notices,
+            about_times,
+            _contradiction(odd_even),
+            about_sign,
+            slices.sentence,
+            _SLICE_BY_SLICE if echoes.encoding == "2D" else "",
+            _few_slices(inside, chosen.slice_axis),
+            _UNMASKED if kind == "quality" else "",
+        ),
         methods=_field_methods(echoes, kind, line, odd_even, used),
     )
 
@@ -225,11 +244,23 @@ def _outline(echoes: Echoes, mask: Mask | None, cord_mask: Mask | None) -> tuple
     return (wide if mask is None else wide & np.asarray(mask, dtype=bool)), "widened", quality
 
 
+def _contradiction(term: OddEven) -> str:
+    """Say where the user calls a readout monopolar that is not."""
+    if not term.span_rad > 0 or term.found or not term.reason:
+        return ""
+    return (
+        f"odd and even echoes differ by a plane of {term.span_rad:.2f} rad across the mask, which "
+        "contradicts the monopolar readout that was given; it was left in the phase"
+    )
+
+
 def _readout(echoes: Echoes, inside: Mask, choice: Readout) -> tuple[Echoes, OddEven, str]:
     """Look for a phase that alternates from echo to echo and remove it."""
-    if choice == "monopolar":
-        return echoes, OddEven.unknown("the user says that the readout is monopolar"), ""
     term = estimate_odd_even(echoes.phase, echoes.magnitude, echoes.times_s, inside)
+    if choice == "monopolar":
+        told = OddEven.unknown("the user says that the readout is monopolar")
+        # The span stands only where a plane is there against what was said.
+        return echoes, replace(told, span_rad=term.span_rad if term.found else np.nan), ""
     if term.reason:
         left = "the phase that alternates is part of the field, as a plane that the background takes up"
         return echoes, term, f"{term.reason}; with a bipolar readout {left}"
@@ -252,6 +283,22 @@ def _noise(chosen: MappingSettings, echoes: Echoes, inside: Mask) -> tuple[float
         f"{n} echo{'es' if n > 1 else ''} cannot show the noise: it was estimated from differences of the "
         "magnitude between neighbours, which texture makes too large; --noise-sd gives it"
     )
+
+
+def _few_slices(inside: Mask, axis: int) -> str:
+    slices = int(inside.any(axis=tuple(a for a in range(3) if a != axis)).sum())
+    if slices >= _FEW_SLICES:
+        return ""
+    return (
+        f"{slices} slices: sources above and below them are not seen, and values near both ends are doubtful"
+    )
+
+
+def _times(line: FieldFit, echoes: Echoes) -> str:
+    """Refuse echoes in reversed order; say where their times do not fit the phase."""
+    slope = line.field_ppm * radians_per_ppm_second(echoes.field_strength_t)
+    check_direction(slope, line.offset_rad, echoes.times_s)
+    return judge_times(slope, line.residual_rad, echoes.times_s)
 
 
 def _sign(line: FieldFit, inside: Mask, echoes: Echoes, choice: Sign) -> tuple[PhaseSign, int, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +33,11 @@ from cordqa.models.susceptibility.uncertainty import pooled_standard_error
 __all__ = ["BACKGROUNDS", "INVERSIONS", "ChainSettings", "Reconstruction", "reconstruct"]
 
 Array = NDArray[np.float64]
+Single = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _TV = ("tv", "nonlinear-tv")
+_WITH_ERROR = (*_TV, "l2", "tkd")
 _DOUBTFUL_WEIGHT = 0.3
 _MANY_DOUBTFUL = 0.05
 #: Part of its scatter by which a last round may change the local field without mention.
@@ -49,6 +52,7 @@ def reconstruct(
     voxel_size_mm: Sequence[float] | Array,
     b0_direction: Sequence[float] | Array,
     settings: ChainSettings | None = None,
+    noise: Callable[[np.random.Generator], Single] | None = None,
 ) -> Reconstruction:
     """Reconstruct susceptibility from the total field.
 
@@ -67,6 +71,10 @@ def reconstruct(
     b0_direction : sequence of float
         Main field in array axes; its length does not matter, its sign neither.
     settings : ChainSettings, optional
+    noise : callable, optional
+        Makes a realisation of the noise of the field, ppm, in the shape of the mask (of
+        :class:`~cordqa.models.susceptibility.field_noise.FieldNoise`); otherwise noise is drawn from
+        the standard error, independent from voxel to voxel.
 
     Raises
     ------
@@ -90,7 +98,14 @@ def reconstruct(
         between = strength if chosen.inversion in _TV else noise_regularisation(problem.noise_ppm)
         state.alternate(between, chosen.rounds)
     _invert(state, strength, chosen)
-    return _record(state, strength, chosen, removed, total_field, mask)
+    draws = None
+    if chosen.probes and problem.error_known and chosen.inversion in _WITH_ERROR:
+        draws = state.draws(strength, chosen, noise)
+    found = _record(state, strength, chosen, removed, total_field, mask, draws)
+    if chosen.replica and chosen.inversion in _TV:
+        again = np.where(found.valid, problem.padding.crop(state.replica(strength, chosen)), np.nan)
+        found = replace(found, replica_ppm=again - np.nanmean(again))
+    return found
 
 
 def _remove(total: Array, mask: Mask, problem: Problem, settings: ChainSettings) -> Background | None:
@@ -131,6 +146,8 @@ def _invert(state: ChainState, strength: float, settings: ChainSettings) -> None
             state.settle(strength, free=settings.background != "none")
         case _:
             pass
+    if settings.inversion in _TV:
+        state.sharpen(strength, free=settings.background != "none")
     if settings.two_pass:
         state.second_pass(strength)
 
@@ -142,13 +159,11 @@ def _record(
     removed: Background | None,
     total: Array,
     mask: Mask,
+    draws: Single | None,
 ) -> Reconstruction:
     problem, crop = state.problem, state.problem.padding.crop
     valid = problem.used
     local = crop(state.local)
-    draws = None
-    if settings.probes and problem.error_known and settings.inversion in _TV:
-        draws = state.draws(strength, settings)
     chi = np.where(valid, crop(state.chi), np.nan)
     notices = (() if removed is None else removed.notices) + _notices(state, settings, valid, mask)
     return Reconstruction(
@@ -181,8 +196,8 @@ def _notices(state: ChainState, settings: ChainSettings, valid: Mask, mask: Mask
         )
         if settings.probes:
             notices.append("no standard error of susceptibility without an error map of the field")
-    elif settings.probes and settings.inversion not in _TV:
-        notices.append("the standard error of susceptibility is made for total variation only")
+    elif settings.probes and settings.inversion not in _WITH_ERROR:
+        notices.append(f"there is no standard error of susceptibility for the inversion {settings.inversion}")
     if state.change > _UNSETTLED:
         notices.append(
             f"the last of {state.rounds} rounds still changed the local field by "
@@ -213,8 +228,9 @@ def _inversion_sentence(strength: float, settings: ChainSettings) -> str:
     value = f"lambda {strength:.2g} ({origin})"
     method = {
         "tv": f"noise-weighted total variation by ADMM, {value}, voxels whose residual exceeds the noise "
-        "weighted down",
-        "nonlinear-tv": f"noise-weighted total variation of the complex signal by ADMM, {value}",
+        "weighted down, the residual added back once",
+        "nonlinear-tv": f"noise-weighted total variation of the complex signal by ADMM, {value}, the "
+        "residual added back once",
         "rts": "rapid two-step inversion",
         "l2": f"closed-form least squares with a quadratic penalty of the gradient, {value}",
         "tkd": "truncated k-space division at 0.15, corrected for underestimation",

@@ -60,6 +60,8 @@ class FitData:
     affine : ndarray, shape (4, 4)
     state : mapping
         What ``prepare`` stored.
+    sidecar : mapping
+        What the sidecar of the first image says; empty without one.
     """
 
     signal: NDArray[np.float32]
@@ -73,6 +75,7 @@ class FitData:
     mask: Mask
     affine: Array
     state: Mapping[str, Any] = field(default_factory=dict)
+    sidecar: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from cordqa.io.bids import bids_entities
 from cordqa.io.files import printable
 from cordqa.io.maps import ScalarMap, read_b1_map
 from cordqa.io.vendors import vendor_name
+from cordqa.io.volumes import orientation_notices
 from cordqa.models.diffusion.gradients import GradientTable
 from cordqa.records import Entities, Notice, Severity
 from cordqa.workflow.fit.data import FitData
@@ -102,6 +103,7 @@ def read_inputs(request: FitRequest) -> Inputs:
         gradients=_read_gradients(reader, signal.shape[-1]),
         mask=mask,
         affine=reader.here.affine,
+        sidecar=reader.files[0].sidecar,
     )
     regions, notices = read_regions(request.regions, reader.here, resample=request.resample)
     reader.notices += notices
@@ -137,6 +139,8 @@ def _read_one(path: Path, role: ImageRole, reader: _Reader) -> NDArray[np.float3
     if reader.grid is None:
         reader.grid = grid
         reader.mask = _read_mask(reader)
+        if not reader.request.model.voxelwise:  # what sees the whole volume sees where the main field points
+            reader.notices += orientation_notices(path)
     elif difference := reader.grid.difference(grid):
         raise InputError(
             "the images are not on one grid",
@@ -144,7 +148,8 @@ def _read_one(path: Path, role: ImageRole, reader: _Reader) -> NDArray[np.float3
             found=difference,
             todo="register and resample the images first",
         )
-    _note_saturation(data, path, reader)
+    if "phase" not in role.id:  # a phase reaches the ends of its range wherever it wraps
+        _note_saturation(data, path, reader)
     reader.files.append(
         ImageFile(path=path, role=role.id, count=data.shape[-1], sidecar=reader.sidecars.of(path))
     )
@@ -239,9 +244,10 @@ def _read_map(one: MapInput, reader: _Reader, mask: Mask) -> Array | None:
     if one.kind == "b1":
         if not path.is_file():
             read_image(path)  # says what is wrong with it
-        values, resampled = bring_to_grid(
-            read_b1_map(path), reader.here, what=name, resample=reader.request.resample
-        )
+        found = read_b1_map(path, units=str(reader.sidecars.of(path).get("Units", "")))
+        if found.assumed:
+            reader.note(found.assumed, "fit.b1-unit", path.name)
+        values, resampled = bring_to_grid(found, reader.here, what=name, resample=reader.request.resample)
     else:
         values, resampled = _read_on_grid(path, name, reader)
     if resampled:
@@ -256,12 +262,13 @@ def _check_map(one: MapInput, values: Array, name: str, where: str) -> None:
         raise InputError(f"the {name} says nothing inside the mask", where=where)
     middle = float(np.median(known))
     if not one.low <= middle <= one.high:
-        slip = f"; is it in {one.slip}?" if one.slip else ""
+        share = one.unit == "1"
+        slip = f"; {'are these' if share else 'is it in'} {one.slip}?" if one.slip else ""
         raise InputError(
-            f"the {name} cannot be in {one.unit}",
+            f"the {name} is out of range" if share else f"the {name} cannot be in {one.unit}",
             where=where,
             found=f"a median of {middle:.3g}",
-            expected=f"{one.low:g} to {one.high:g} {one.unit}{slip}",
+            expected=f"{one.low:g} to {one.high:g}{'' if share else ' ' + one.unit}{slip}",
         )
 
 

@@ -65,7 +65,14 @@ def _scan(data: FitData) -> Scan:
         b0_direction=cast("tuple[float, ...] | None", data.options["b0_direction"]),
         phase_range=cast("tuple[float, ...] | None", limits),
         parts=parts,
+        encoding=_encoding(data),
     )
+
+
+def _encoding(data: FitData) -> str:
+    """Tell whether the acquisition was 2D or 3D, where the sidecar does."""
+    said = str(data.sidecar.get("MRAcquisitionType", "")).strip().upper()
+    return said if said in ("2D", "3D") else ""
 
 
 def _mask(data: FitData, name: str) -> Mask | None:

@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cordqa.errors import InputError
-from cordqa.models.susceptibility.dipole import Dipole, dipole_kernel, forward_field, pad_for, unit_direction
+from cordqa.models.susceptibility.dipole import (
+    Dipole,
+    dipole_kernel,
+    forward_field,
+    pad_for,
+    unit_direction,
+    unpredictable_power,
+)
 from cordqa.models.susceptibility.harmonics import orthonormal_harmonics, solid_harmonics
 
 
@@ -85,10 +92,10 @@ def test_padding_gives_room_and_brings_back():
     padding = pad_for(mask)
     image = rng.standard_normal(mask.shape)
     assert padding.open_sides == ((False, False), (False, False), (True, True))
-    assert padding.shape[2] >= 10 + 40
+    assert padding.shape[2] >= 10 + 28
     assert np.allclose(padding.crop(padding.embed(image))[mask], image[mask])
     tissue = padding.extend_mask(mask)
-    assert tissue.sum() == mask[:, :, 0].sum() * (10 + 40)
+    assert tissue.sum() == mask[:, :, 0].sum() * (10 + 28)
     assert padding.embed_mask(mask).sum() == mask.sum()
 
 
@@ -133,3 +140,29 @@ def test_the_basis_is_orthonormal_and_spans_the_weighted_harmonics():
 def test_a_mask_of_one_slice_has_fewer_harmonics():
     mask = np.ones((8, 8, 1), bool)
     assert orthonormal_harmonics(mask, np.ones(3), 3, np.ones(64)).shape[1] < 16
+
+
+def test_the_kernel_is_that_of_theory_at_low_frequencies():
+    direction, voxel, shape = unit_direction((0.2, -0.5, 1)), np.array([1.0, 0.8, 2.0]), (60, 50, 40)
+    kernel = dipole_kernel(shape, voxel, direction)
+    for index in ((1, 0, 0), (0, 2, 1), (-3, 1, 2), (4, -3, 1)):
+        k = np.array(index) / (np.array(shape) * voxel)
+        assert kernel[index] == pytest.approx(1 / 3 - (k @ direction) ** 2 / (k @ k), abs=0.005)
+
+
+def test_the_highest_frequency_of_an_even_grid_has_both_signs():
+    kernel = dipole_kernel((8, 8, 8), (1, 1, 1), (1, 0.5, 0.3))
+    for axis in (0, 1):
+        face = np.take(kernel, 4, axis=axis)
+        mirrored = np.roll(face[::-1], 1, axis=0)
+        assert np.allclose(face[:, 0], mirrored[:, 0], atol=1e-6)
+
+
+def test_only_a_tilt_makes_much_of_the_field_unpredictable():
+    voxel, shape = (1.0, 1.0, 1.0), (24, 24, 24)
+    axial, tilted = (unpredictable_power(shape, voxel, b) for b in ((0, 0, 1), (0, 0.5, 0.866)))
+    for power in (axial, tilted):
+        assert np.all(np.isfinite(power) & (power >= 0))
+        assert power[0, 0, 0] == 0
+        assert power[1, 1, 1] < 0.1 * power.max()
+    assert tilted.mean() > 2 * axial.mean()

@@ -206,3 +206,47 @@ def test_white_noise_has_a_streak_index_of_one():
     noise = np.random.default_rng(0).standard_normal((40, 40, 40)).astype(np.float32)
     assert streak_index(dipole, noise) == pytest.approx(1, abs=0.05)
     assert np.isnan(streak_index(dipole, np.zeros_like(noise)))
+
+
+def cut(fine):
+    """Halve the resolution as a scanner does: by the middle of k-space."""
+    n = fine.shape[0] // 2
+    keep = np.r_[0 : n // 2, -(n // 2) : 0]
+    spectrum = np.fft.fftn(fine)[np.ix_(keep, keep, keep)]
+    spectrum[n // 2] = spectrum[:, n // 2] = spectrum[:, :, n // 2] = 0
+    return np.fft.ifftn(spectrum).real / 8
+
+
+def box(fine):
+    n = fine.shape[0] // 2
+    return fine.reshape(n, 2, n, 2, n, 2).mean(axis=(1, 3, 5))
+
+
+def balls(seed=0, n=96):
+    """Balls on a fine grid, away from its edge, and the grid's frequencies."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"))
+    chi = np.zeros((n, n, n))
+    for _ in range(25):
+        centre, radius = rng.uniform(0.32 * n, 0.68 * n, 3), rng.uniform(3, 9)
+        chi[((grid - centre[:, None, None, None]) ** 2).sum(0) < radius**2] = rng.normal(0, 0.05)
+    return chi, np.stack(np.meshgrid(*[np.fft.fftfreq(n)] * 3, indexing="ij"))
+
+
+@pytest.mark.parametrize(("voxel", "cost"), [(cut, 3.0), (box, 5.0)])
+def test_a_tilted_field_costs_little_whatever_a_voxel_is(voxel, cost):
+    chi, k = balls()
+    inside = np.zeros((48, 48, 48), bool)
+    inside[8:40, 8:40, 8:40] = True
+    errors = []
+    for direction in ((0, 0, 1), (0.3, 0.4, 0.866)):
+        unit = np.array(direction) / np.linalg.norm(direction)
+        square = np.maximum((k**2).sum(0), 1e-12)
+        kernel = 1 / 3 - np.tensordot(unit, k, 1) ** 2 / square
+        kernel[0, 0, 0] = 0
+        field = np.where(inside, voxel(np.fft.ifftn(np.fft.fftn(chi) * kernel).real), 0).astype(np.float32)
+        solver = TotalVariation(Dipole(inside.shape, (1, 1, 1), direction))
+        found = solver.solve(field, inside.astype(np.float32), noise_regularisation(0.0), iterations=100)
+        errors.append(detrended_error(found, voxel(chi), inside))
+    assert errors[0] < 20
+    assert errors[1] - errors[0] < cost

@@ -6,6 +6,7 @@ from helpers_susceptibility import brain, cord, detrended_error, geometry, insid
 
 from cordqa.errors import InputError
 from cordqa.models.susceptibility.field import fit_field
+from cordqa.models.susceptibility.inversion_recovery import contrast_recovery
 from cordqa.models.susceptibility.reference import reference_to_mask, reference_to_region, region_value
 from cordqa.models.susceptibility.total_field import BACKGROUNDS, INVERSIONS, ChainSettings, reconstruct
 from cordqa.models.susceptibility.unwrap import unwrap_echoes
@@ -275,6 +276,40 @@ def test_a_field_of_zeros_gives_zeros():
     mask[4:12, 4:12, 4:12] = True
     found = reconstruct(np.zeros(mask.shape), None, mask, voxel_size_mm=(1, 1, 1), b0_direction=(0, 0, 1))
     assert np.nanmax(np.abs(found.chi_ppm)) < 1e-9
+
+
+def contrast(scan, values):
+    return values[scan.mask & (scan.label == 8)].mean() - values[scan.mask & (scan.label == 7)].mean()
+
+
+@pytest.mark.parametrize("sd", [0.001, 0.003])
+def test_the_contrast_of_grey_and_white_matter_is_kept_or_its_loss_is_told(sd):
+    scan = cord()
+    rng = np.random.default_rng(2)
+    field = inside(scan, scan.local_field_ppm + sd * rng.standard_normal(scan.mask.shape))
+    found = reconstruct(
+        field, inside(scan, np.full(scan.mask.shape, sd)), scan.mask,
+        settings=ChainSettings(background="none", replica=True), **geometry(scan),
+    )  # fmt: skip
+    recovered = contrast(scan, found.chi_ppm) / contrast(scan, scan.chi_ppm)
+    grey, white = scan.label == 7, scan.label == 8
+    assert contrast_recovery(found, white, grey) == pytest.approx(recovered, abs=0.12)
+    assert contrast_recovery(found, white, grey) == pytest.approx(contrast_recovery(found, grey, white))
+    assert 0.9 < recovered < 1.1 if sd == 0.001 else 0.6 < recovered < 1.1
+
+
+def test_a_recovery_that_cannot_be_known_is_nan_or_refused():
+    scan = cord()
+    field, error = noisy(scan, 0.003)
+    settings = ChainSettings(rounds=1, replica=True, probes=2)
+    found = reconstruct(field, error, scan.mask, settings=settings, **geometry(scan))
+    white = scan.mask & (scan.label == 8)
+    assert np.isnan(contrast_recovery(found, white, ~scan.mask))
+    assert np.isnan(contrast_recovery(found, white, white))
+    with pytest.raises(InputError, match="another grid"):
+        contrast_recovery(found, white[1:], white)
+    with pytest.raises(InputError, match="no replica"):
+        contrast_recovery(of_brain(), brain().mask, brain().mask)
 
 
 @pytest.mark.data
