@@ -11,44 +11,73 @@ from cordqa import __version__
 
 __all__ = ["doctor"]
 
+_PACKAGES = (
+    "numpy", "scipy", "pandas", "nibabel", "pydicom", "pylibjpeg", "pydantic", "typer", "rich", "jinja2",
+    "PyYAML", "onnxruntime", "scikit-image", "dipy",
+)  # fmt: skip
 _DECODERS = {"libjpeg": "pylibjpeg-libjpeg", "openjpeg": "pylibjpeg-openjpeg"}
+#: Packages that some commands want, what for, and the extra that brings them.
+_OPTIONAL = {
+    "dmri-amico": ("NODDI", "noddi"),
+    "scikit-learn": ("denoising by Patch2Self", "denoise"),
+    "distributed": ("Dask clusters", "cluster"),
+    "dask-jobqueue": ("batch systems", "cluster"),
+}
 
 
 def doctor() -> None:
     """Say whether this installation is complete."""
-    from cordqa.errors import DefinitionError
-    from cordqa.phantom.definition import list_phantoms, load_phantom
-    from cordqa.resources import resource_root
-
     print(
         f"cordqa {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     )
     problems = 0
-    for name in ("numpy", "scipy", "pandas", "nibabel", "pydicom", "pydantic", "jinja2", "PyYAML"):
-        problems += _package(name, needed=True)
+    for name in _PACKAGES:
+        problems += _package(name)
     for label, name in _DECODERS.items():
-        problems += _package(name, needed=True, note=f"compressed DICOM ({label})")
-    try:
-        print(f"data files: {resource_root()}")
-        for phantom in list_phantoms():
-            load_phantom(phantom)
-            print(f"phantom {phantom}: valid")
-    except DefinitionError as error:
-        problems += 1
-        print(f"MISSING: {error}")
+        problems += _package(name, note=f"compressed DICOM ({label})")
+    for name, (use, extra) in _OPTIONAL.items():
+        _optional(name, use, extra)
+    problems += _definitions()
     _toolbox()
     print("all is there" if not problems else f"{problems} things are missing: install cordqa again")
     raise typer.Exit(1 if problems else 0)
 
 
-def _package(name: str, *, needed: bool, note: str = "") -> int:
+def _definitions() -> int:
+    from cordqa.errors import DefinitionError
+    from cordqa.phantom.definition import list_phantoms, load_phantom
+    from cordqa.protocol.definition import list_protocols, load_protocol
+    from cordqa.resources import resource_root
+
+    try:
+        print(f"data files: {resource_root()}")
+        for phantom in list_phantoms():
+            load_phantom(phantom)
+            print(f"phantom {phantom}: valid")
+        for protocol in list_protocols():
+            load_protocol(protocol)
+            print(f"protocol {protocol}: valid")
+    except DefinitionError as error:
+        print(f"MISSING: {error}")
+        return 1
+    return 0
+
+
+def _package(name: str, *, note: str = "") -> int:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
         print(f"MISSING: {name} {note}".rstrip())
-        return int(needed)
+        return 1
     print(f"{name} {version}{f' ({note})' if note else ''}")
     return 0
+
+
+def _optional(name: str, use: str, extra: str) -> None:
+    try:
+        print(f"{name} {metadata.version(name)} ({use})")
+    except metadata.PackageNotFoundError:
+        print(f"{name}: not found (optional: {use}; in the folder of cordqa: pip install '.[{extra}]')")
 
 
 def _toolbox() -> None:

@@ -25,7 +25,7 @@ def list_things(
     things: Annotated[Things, typer.Argument(help="What to list.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the phantoms, protocols, quantities or models that cordqa knows."""
+    """List the phantoms, protocols, quantities, engines or models that cordqa knows."""
     makers = {
         Things.PHANTOMS: _phantoms,
         Things.PROTOCOLS: _protocols,

@@ -1,14 +1,20 @@
-"""What ``cordqa doctor`` says about the Spinal Cord Toolbox."""
+"""What ``cordqa doctor`` says about packages, data files and the Spinal Cord Toolbox."""
 
 from __future__ import annotations
 
 import os
+import re
+import tomllib
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from helpers_sct import make_toolbox
 
 from cordqa.cli._run import run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +68,37 @@ def test_a_stale_folder_is_named(
     out = capsys.readouterr().out
     assert "found by PATH" in out
     assert "not used: SCT_DIR" in out
+
+
+def test_every_dependency_is_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """What pyproject.toml needs is looked for; what it offers as an extra is named with its use."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    offered = [
+        one for extra in ("cluster", "denoise", "noddi") for one in project["optional-dependencies"][extra]
+    ]
+    assert run(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for requirement in [*project["dependencies"], *offered]:
+        assert re.split(r"[\[<>=]", requirement)[0] in out
+    assert "protocol spine-generic-3t: valid" in out
+
+
+def test_a_missing_package_is_named_and_a_missing_extra_is_no_failure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = metadata.version
+
+    def without(*gone: str) -> Callable[[str], str]:
+        def version(name: str) -> str:
+            if name in gone:
+                raise metadata.PackageNotFoundError(name)
+            return known(name)
+
+        return version
+
+    monkeypatch.setattr(metadata, "version", without("dmri-amico"))
+    assert run(["doctor"]) == 0
+    assert "dmri-amico: not found (optional: NODDI" in capsys.readouterr().out
+    monkeypatch.setattr(metadata, "version", without("onnxruntime"))
+    assert run(["doctor"]) == 1
+    assert "MISSING: onnxruntime" in capsys.readouterr().out
