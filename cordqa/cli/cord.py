@@ -219,7 +219,7 @@ def cord(
             n_procs=n_procs,
             scheduler=scheduler or "",
             cluster=cluster.value if cluster else "",
-            timeout_s=parse_duration(timeout, option="timeout") if timeout else None,
+            timeout_s=parse_duration(timeout, option="--timeout") if timeout else None,
             stop_on_first_crash=stop_on_first_crash,
             memory=memory or "",
             walltime=walltime or "",

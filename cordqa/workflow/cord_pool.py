@@ -68,7 +68,7 @@ class Execution:
         if self.timeout_s is not None and not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise ConfigError("must be above 0 seconds", where="timeout", found=f"{self.timeout_s:g}")
         if self.memory:
-            parse_memory(self.memory, option="memory")
+            parse_memory(self.memory, option="--memory")
         of_a_cluster = {
             "walltime": self.walltime,
             "queue": self.queue,
@@ -87,7 +87,7 @@ class Execution:
     @property
     def memory_bytes(self) -> float:
         """Memory of one participant; 2 GiB where the user gave none."""
-        return parse_memory(self.memory, option="memory") if self.memory else 2.0 * 1024**3
+        return parse_memory(self.memory, option="--memory") if self.memory else 2.0 * 1024**3
 
     def job_options(self, out: Path) -> JobOptions:
         """Describe the jobs of a batch system; what is not given is left to Dask's own configuration."""

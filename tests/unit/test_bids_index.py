@@ -465,7 +465,9 @@ def test_ten_thousand_files_take_less_than_a_second(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_image_of_a_participant_is_a_warning_and_a_note_is_not(tmp_path: Path) -> None:
-    make(tmp_path, "sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02-T2w.nii.gz", "sub-02/anat/my-notes.txt")
+    make(
+        tmp_path, "sub-01/anat/sub-01_T2w.nii.gz", "sub-02/anat/sub-02-T2w.nii.gz", "sub-02/anat/my-notes.txt"
+    )
     notices = {notice.severity: notice.message for notice in index_dataset(tmp_path).notices}
     assert "sub-02-T2w.nii.gz" in notices[Severity.WARNING]
     assert "my-notes.txt" in notices[Severity.INFO] and "sub-02-T2w" not in notices[Severity.INFO]

@@ -42,7 +42,7 @@ def test_absent_packages_are_named_with_the_way_to_install_them(
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(dask_cluster.importlib, "import_module", absent)
-    with pytest.raises(MissingExtraError, match=r'pip install "cordqa\[cluster\]"'), open_executor(**option):  # type: ignore[arg-type]
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[cluster\]'"), open_executor(**option):  # type: ignore[arg-type]
         pass
 
 

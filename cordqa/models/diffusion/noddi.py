@@ -102,7 +102,7 @@ def fit_noddi(
     if not noddi_available():
         raise ConfigError(
             "NODDI is fitted by AMICO, which is not installed",
-            todo='install it with: pip install "cordqa[noddi]" (its licence: research and teaching only)',
+            todo="in your clone of cordqa: pip install '.[noddi]' (its licence: research and teaching only)",
         )
     shape = array.shape[:-1]
     data, lost = repair_samples(np.asarray(array.reshape(-1, len(table)), dtype=float), shells)

@@ -134,7 +134,10 @@ def denoise_patch2self(data: NDArray[Any], gradients: GradientTable, region: NDA
     from dipy.denoise.patch2self import patch2self
 
     if find_spec("sklearn") is None:
-        raise ConfigError("Patch2Self needs scikit-learn", todo="install it, or use MP-PCA")
+        raise ConfigError(
+            "Patch2Self needs scikit-learn",
+            todo="in your clone of cordqa: pip install '.[denoise]'; or use MP-PCA",
+        )
     values, missing = _filled(data)
     weighted = int((~gradients.is_b0).sum())
     voxels = values[region]

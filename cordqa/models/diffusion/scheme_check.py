@@ -291,7 +291,7 @@ def _judge_condition(table: GradientTable, limits: SchemeLimits) -> Verdict:
         "condition number of the tensor elements",
         condition,
         reason,
-        high=limits.condition_warn,
+        high=limits.condition_fail if status is Status.FAIL else limits.condition_warn,
         source="ideal 1.58; Skare et al. 2000, doi:10.1006/jmre.2000.2209",
     )
 

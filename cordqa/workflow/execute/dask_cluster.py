@@ -308,7 +308,7 @@ def _load(name: str, wanted_for: str) -> Any:
     except ImportError as error:
         raise MissingExtraError(
             f"{wanted_for} needs {name.replace('_', '-')}, which is not installed",
-            todo='install it with: pip install "cordqa[cluster]"',
+            todo="in your clone of cordqa: pip install '.[cluster]'",
         ) from error
 
 
