@@ -3,8 +3,9 @@
 Run: python benchmarks/mt_saturation_bias.py
 
 Signals are made pulse by pulse, with the saturation after the readout (as the algebra has it) or just
-before it, and a saturation that follows the law of the model; the fit is told where the pulse stands, or not.  T1 of flip angles is that of phase graphs
-with RF spoiling, before and after its correction, also where T2 is not the one that was assumed.
+before it, and a saturation that follows the law of the model; the fit is told where the pulse stands, or
+not.  T1 of flip angles is that of phase graphs with RF spoiling, before and after its correction, also
+where T2 is not the one that was assumed.
 """
 
 from __future__ import annotations

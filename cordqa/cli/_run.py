@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from cordqa.cli._pipes import patient_streams
 from cordqa.errors import CordqaError
 
 __all__ = ["run"]
@@ -16,13 +17,17 @@ _INTERRUPTED = 130
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
-    from cordqa.cli._app import app
-
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with patient_streams():
+        return _run(words)
+
+
+def _run(words: Sequence[str]) -> int:
     try:
-        app(words, prog_name="cordqa", standalone_mode=True)
-    except SystemExit as leave:
-        return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+        status = _call(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is an error, too
+        return status
     except CordqaError as error:
         _show_traceback(words)
         print(f"cordqa: error [{error.code}]: {error}", file=sys.stderr)
@@ -30,10 +35,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cordqa: interrupted; nothing half-written was left under a final name", file=sys.stderr)
         return _INTERRUPTED
-    except BrokenPipeError:
-        # The reader of stdout went away (``cordqa ... | head``); that is not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:  # the boundary: a defect of cordqa, said in one line
         _show_traceback(words)
         print(
@@ -42,6 +43,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def _call(words: Sequence[str]) -> int:
+    from cordqa.cli._app import app
+
+    try:
+        app(list(words), prog_name="cordqa", standalone_mode=True)
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
     return 0
 
 

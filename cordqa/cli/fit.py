@@ -172,10 +172,10 @@ def _file(name: str, option: str, text: str) -> inspect.Parameter:
 
 
 def _setting(one: Setting) -> inspect.Parameter:
-    single = one.shared or one.constant
-    many = "one value" if one.shared else "one value, or one per image" if single else "one per image"
+    several = "one value, or one per image" if one.constant else "one per image"
+    many = "one value" if one.shared else f"{several}, separated by commas"
     source = f"from the sidecar ({one.sidecar[0]}) by default" if one.sidecar else "in no sidecar"
-    text = f"{one.help} In {one.unit}, {many}, separated by commas; {source}."
+    text = f"{one.help} In {one.unit}, {many}; {source}."
     option = typer.Option(one.option, help=text, metavar=one.unit.upper() + ("" if one.shared else ",..."))
     return _parameter(f"setting_{one.id}", Annotated[str | None, option], None)
 
@@ -207,7 +207,7 @@ def _shown(value: Any) -> str:
 
 def _metavar(one: Option) -> str:
     if one.choices:
-        return "|".join(one.choices)
+        return "|".join(one.choices) + (",..." if one.many else "")
     return {float: "NUMBER", int: "INTEGER", tuple: "NUMBER,..."}.get(one.kind, "TEXT")
 
 

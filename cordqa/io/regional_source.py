@@ -1,8 +1,9 @@
 """Tables of regions as FreeSurfer and FSL FIRST leave them, as one tidy table of text.
 
 Understood are the wide tables of ``asegstats2table`` and ``aparcstats2table`` (any delimiter, also
-transposed), a list of FIRST volumes with the name of the scan on each line, and a folder: of such
-tables, of files of one scan each, or the folder of subjects that FreeSurfer writes.
+transposed) and those of the ENIGMA protocols, a list of FIRST volumes with the name of the scan on
+each line, and a folder: of such tables, of files of one scan each, or the folder of subjects that
+FreeSurfer writes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from cordqa.errors import EmptyInputError, TableError, UnreadableFileError
 from cordqa.io.files import open_regular, printable
+from cordqa.io.regional_enigma import enigma_columns, is_enigma
 from cordqa.io.regional_tables import read_aparc_stats, read_aseg_stats, read_first_volumes
 from cordqa.io.scan_names import ScanNames
 from cordqa.io.table_text import Reading, TableLimits, decode_table, read_bytes, take_separator_line
@@ -63,6 +65,7 @@ _SIDE = re.compile(r"(?:^|[._-])([lr]h)\.aparc")
 #: What stands in names of files beside the name of the scan.
 _FILE_KIND = re.compile(r"(?:(?:^|[._-])(?:aseg|wmparc|[lr]h\.aparc[\w.]*?|first(?:_volumes)?))?\.\w+$")
 _SHOWN = 4
+_ENIGMA = "SubjID"
 
 
 @dataclass(slots=True)
@@ -269,8 +272,10 @@ def _refuse_alone(path: Path, alone: bool, gathered: _Gathered) -> None:
 
 
 def _wide_kind(text: str) -> str | None:
-    """Return the first name of a wide table of FreeSurfer, or None."""
+    """Return the first name of a wide table, or None."""
     line = text.lstrip("\ufeff").partition("\n")[0]
+    if is_enigma(re.split(r"[\t,;]", line)):
+        return _ENIGMA
     first = re.split(r"[\t,;]|\s", line.strip().lstrip('"'), maxsplit=1)[0].strip('"').strip()
     known = first.startswith("Measure:") or _HEMISPHERE.fullmatch(first)
     old = first in ("volume", "mean") and _STRUCTURE.search(line)
@@ -280,6 +285,9 @@ def _wide_kind(text: str) -> str | None:
 def _read_wide(path: Path, text: str, kind: str, gathered: _Gathered, delimiter: str) -> None:
     table = _split(path, text, delimiter)
     gathered.notices.extend(table.notices)
+    if kind == _ENIGMA:
+        _take_enigma(table, gathered)
+        return
     side = _HEMISPHERE.fullmatch(kind)
     measure = side[3] if side else kind.removeprefix("Measure:")
     labels = table.cells[table.columns[0]]
@@ -291,6 +299,15 @@ def _read_wide(path: Path, text: str, kind: str, gathered: _Gathered, delimiter:
             gathered.unused.add(region)
             continue
         gathered.put(scan, cleaned, cell, _MEASURES.get(measure, (measure, "")), "FreeSurfer")
+
+
+def _take_enigma(table: RawTable, gathered: _Gathered) -> None:
+    scans, heading = table.cells[table.columns[0]], table.columns[1:]
+    known = enigma_columns(heading)
+    gathered.unused.update(one for one in heading if one not in known)
+    for column, (region, kind) in known.items():
+        for scan, cell in zip(scans, table.cells[column], strict=True):
+            gathered.put(scan, region, cell, kind, "FreeSurfer")
 
 
 def _known_regions(names: list[str]) -> int:

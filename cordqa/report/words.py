@@ -57,9 +57,9 @@ def status_word(status: Status | str) -> str:
 
 
 def quantity_label(quantity: str) -> str:
-    """Return the registered label, or the id itself where it is not registered."""
+    """Return the registered label, or the id without its underscores where it is not registered."""
     known = find_quantity(quantity)
-    return known.label if known else quantity
+    return known.label if known else quantity.replace("_", " ")
 
 
 def pretty_unit(unit: str) -> str:
@@ -166,8 +166,8 @@ def format_expanded(measurement: Measurement) -> tuple[str, str]:
     return value, f"±\u00a0{uncertainty}" if uncertainty else ""
 
 
-def format_estimate(value: float, low: float, high: float) -> tuple[str, str]:
-    """Write an estimate and its interval, both to the second digit of the shorter arm.
+def format_estimate(value: float, low: float, high: float, *, digits: int = 2) -> tuple[str, str]:
+    """Write an estimate and its interval, both to the second digit (``digits``) of the shorter arm.
 
     The interval is empty where neither end is known.  An arm that is very short beside the other
     does not add digits without end.
@@ -182,7 +182,7 @@ def format_estimate(value: float, low: float, high: float) -> tuple[str, str]:
     biggest = max(abs(end) for end in (value, low, high) if not math.isnan(end)) if half > 0 else math.inf
     if not (math.isfinite(half) and half > 0 and biggest < 1e7 and arm >= 1e-6):
         return format_number(value), _loose_range(low, high)
-    decimals = max(0, _decimals_for(arm, 2))
+    decimals = max(0, _decimals_for(arm, digits))
     interval = f"{_fixed(low, decimals)} to {_fixed(high, decimals)}"
     return _fixed(value, decimals) if math.isfinite(value) else DASH, interval
 

@@ -270,19 +270,8 @@ def score_map(one: Path, atlas: Path, out: Path) -> ScoreReport:
     about = _read_about(atlas)
     values, grid = _read_map(one)
     parts = {name: _read_map(atlas / f"{name}.nii.gz") for name in ("mean", "sd", "n", "coverage")}
-    apart = parts["mean"][1].difference(grid)
+    _check_scored(one, about, parts["mean"][1].difference(grid))
     name = printable(one.name)
-    if apart:
-        raise InputError("does not lie on the grid of the atlas", where=name, found=apart)
-    unit = _unit(one)
-    if unit and about["unit"] and unit != about["unit"]:
-        raise InputError(
-            "has another unit than the atlas", where=name, found=unit, expected=str(about["unit"])
-        )
-    if digest_file(one) in about["maps"].values():
-        raise InputError(
-            "is one of the maps of the atlas", where=name, todo="build an atlas without this person"
-        )
     n = parts["n"][0]
     group = GroupAtlas(
         mean=parts["mean"][0], sd=parts["sd"][0], n=n.astype(np.int64), coverage=parts["coverage"][0],
@@ -313,6 +302,22 @@ def score_map(one: Path, atlas: Path, out: Path) -> ScoreReport:
         if lost
         else (),
     )
+
+
+def _check_scored(one: Path, about: dict[str, Any], apart: str) -> None:
+    """Refuse a map that cannot be compared with an atlas."""
+    name = printable(one.name)
+    if apart:
+        raise InputError("does not lie on the grid of the atlas", where=name, found=apart)
+    unit = _unit(one)
+    if unit and about["unit"] and unit != about["unit"]:
+        raise InputError(
+            "has another unit than the atlas", where=name, found=unit, expected=str(about["unit"])
+        )
+    if digest_file(one) in about["maps"].values():
+        raise InputError(
+            "is one of the maps of the atlas", where=name, todo="build an atlas without this person"
+        )
 
 
 def _read_about(atlas: Path) -> dict[str, Any]:

@@ -132,13 +132,17 @@ def run_phantom(
     _check_settings(settings, definition)
     check_protocol_name(settings.protocol)
     check_folder(folder)
-    b1 = None if settings.b1_map is None else read_b1_map(settings.b1_map)
+    b1 = _read_b1(settings.b1_map)
     prepare_folder(out)
     tell(f"reading {folder}")
     reading = read_folder(folder, show_identity=settings.show_identity)
     hints, doubts = check_hints(reading.hints, settings, definition)
     run = _Run(definition, tolerances, settings, hints, b1)
     run.notices.extend([*reading.notices, *doubts])
+    if b1 is not None and b1.assumed:
+        run.notices.append(
+            Notice(severity=Severity.WARNING, message=b1.assumed, where=b1.name, code="phantom.b1-unit")
+        )
     run.outcomes.extend(reading.outcomes)
     series = _select(reading, run)
     for number, one in enumerate(series, start=1):
@@ -199,6 +203,15 @@ def _add_diffusion(reading: Reading, run: _Run) -> None:
     run.statistics.extend(statistics)
     run.outcomes.extend(outcomes)
     run.notices.extend(notices)
+
+
+def _read_b1(path: Path | None) -> ScalarMap | None:
+    if path is None:
+        return None
+    from cordqa.workflow.fit.settings import SidecarReader
+
+    units = str(SidecarReader().of(path).get("Units", "")) if path.is_file() else ""
+    return read_b1_map(path, units=units)
 
 
 def _check_settings(settings: PhantomSettings, definition: PhantomDefinition) -> None:
@@ -361,6 +374,10 @@ def _temperature(series: Series, run: _Run) -> float | None:
     measured = series.images.values("temperature_C")
     if np.isfinite(measured).any():
         return float(np.nanmean(measured))
+    return _temperature_hint(run)
+
+
+def _temperature_hint(run: _Run) -> float | None:
     hint = run.hints.get("temperature_C")
     return float(hint) if hint else None
 
@@ -474,6 +491,7 @@ def _config(run: _Run) -> dict[str, Any]:
     config["phantom"] = _file_name(run.settings.phantom)
     config["protocol"] = _file_name(run.settings.protocol or "") or None
     config["serial_number_used"] = run.settings.serial or _serial_hint(run)
+    config["temperature_of_folder_C"] = _temperature_hint(run)
     config["tolerances_used"] = run.tolerances.name
     return config
 

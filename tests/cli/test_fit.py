@@ -844,3 +844,10 @@ def test_every_kind_of_input_reaches_the_model(tmp_path, monkeypatch, capsys):
     assert "1 to 9" in said(capsys)
     assert run(["list", "models"]) == 0
     assert "(experimental)" in capsys.readouterr().out
+
+
+def test_help_asks_for_commas_only_where_several_values_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fit", "qsm", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "In T, one value; from the sidecar (MagneticFieldStrength)" in words
+    assert "In s, one per image, separated by commas; from the sidecar (EchoTime)" in words

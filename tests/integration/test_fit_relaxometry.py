@@ -281,7 +281,8 @@ def test_dicom_is_written_labelled_and_removed_with_its_result(brain, tmp_path) 
         ({"t1w": (0.6, 0.01, 0.3)}, "expected TR,TE"),
         ({"t1w": (0.01, 0.6)}, "does not fit"),
         ({"dir": (15.0, 0.1, 0.5, 3.0)}, "not in order"),
-        ({"contrasts": "T1"}, "no such choice"),
+        ({"contrasts": "DIR,T1"}, "no such choice"),
+        ({"contrasts": ","}, "no such choice"),
     ],
 )
 def test_wrong_settings_of_synthetic_images_are_named(options, match, brain, tmp_path) -> None:
@@ -372,3 +373,13 @@ def test_the_command_line_writes_dicom(brain, tmp_path, capsys) -> None:
     assert len(list((tmp_path / "out" / "dicom").glob("*.dcm"))) == 18
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Contrast of the lesion by inversion time" in page
+
+
+def test_a_list_of_contrasts_makes_those(brain, tmp_path) -> None:
+    request, _ = brain
+    result = run_fit(replace(request, options={"contrasts": "dir, T1w"}), tmp_path / "out")
+    made = dict.fromkeys(one.quantity for one in result.measurements)
+    assert list(made) == ["synthetic_T1w", "synthetic_DIR"]
+    captions = [figure.caption for figure in result.figures if figure.name == "map-synthetic_DIR"]
+    assert captions
+    assert "-" not in captions[0].split(" or no value")[0]

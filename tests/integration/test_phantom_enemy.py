@@ -16,6 +16,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from cordqa.cli._run import run as main
+from cordqa.errors import InputError
 from cordqa.io.dicom_write import write_dicom
 from cordqa.phantom.definition import load_phantom
 from cordqa.phantom.reference import reference_values
@@ -265,11 +266,16 @@ def test_transmit_field_that_was_used_is_said(angles: Path, tmp_path: Path) -> N
     good = _field(tmp_path / "good.nii.gz", np.full((41, 41, 41), 90.0))
     result = run_phantom(angles, tmp_path / "out", settings=replace(SETTINGS, b1_map=good))
     assert "0.90" in next(n.message for n in result.notices if n.code == "b1.used")
+    assert "read as percent" in _messages(result, Severity.WARNING)
     degrees = _field(tmp_path / "degrees.nii.gz", np.full((41, 41, 41), 54.0))
+    with pytest.raises(InputError, match="no relative transmit field"):
+        run_phantom(angles, tmp_path / "out", settings=replace(SETTINGS, b1_map=degrees))
+    (tmp_path / "degrees.json").write_text('{"Units": "percent"}')
     result = run_phantom(angles, tmp_path / "out", settings=replace(SETTINGS, b1_map=degrees))
     assert result.status is not Status.PASS
     text = _messages(result) + " ".join(o.reason for o in result.outcomes)
     assert "0.54" in text
+    assert "read as percent" not in text
 
 
 def test_transmit_map_without_flip_angles_is_said(scans: Path, tmp_path: Path) -> None:
@@ -317,8 +323,9 @@ def test_what_the_folder_says_and_the_options_deny_is_said(
 
 
 def test_empty_serial_option_leaves_that_of_the_folder(scans: Path) -> None:
-    (scans / "phantom.yaml").write_text("serial_number: 130-0150\n")
+    (scans / "phantom.yaml").write_text("serial_number: 130-0150\ntemperature_C: 21.5\n")
     result = _run(scans, serial="")
+    assert result.provenance.config["temperature_of_folder_C"] == 21.5
     assert not any("assumed" in n.message for n in result.notices)
     assert result.provenance.config["serial_number_used"] == "130-0150"
 

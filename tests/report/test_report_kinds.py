@@ -410,3 +410,12 @@ def test_the_same_data_give_the_same_picture():
             data=json.loads(json.dumps(figure.data)),
         )
         assert draw_figure(figure).panels == draw_figure(again).panels
+
+
+def test_an_interval_near_one_is_not_cut_in_a_narrow_column():
+    estimates = [Estimate(label="thalamus of the left side", value=0.9950, low=0.9866, high=0.9982)]
+    page = str(draw_figure(figures.forest("n", "T", panels={"p": estimates}, axis=(0, 1))).panels[0])
+    assert ">0.995 (0.987 to 0.998)<" in page
+    estimates = [Estimate(label="thalamus", value=0.99995, low=0.9986, high=0.99999)]
+    page = str(draw_figure(figures.forest("n", "T", panels={"p": estimates}, axis=(0, 1))).panels[0])
+    assert ">1.0000 (0.9986 to 1.0000)<" in page

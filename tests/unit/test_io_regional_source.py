@@ -322,3 +322,38 @@ def test_damaged_files_raise_no_other_error(tmp_path):
             read_regional_source(folder if trial % 2 else path)
         except CordqaError as error:
             assert len(str(error)) > 10
+
+
+ENIGMA = (
+    "SubjID, Lthal,Rthal, Lhippo,ICV\nsub-01_ses-1,7912,7801,4021,1510000\nsub-01_ses-2,7900,0,NA,1510100\n"
+)
+
+
+def test_tables_of_enigma_are_read_as_they_are(tmp_path):
+    path = tmp_path / "LandRvolumes.csv"
+    path.write_text(ENIGMA)
+    table = read_regional_source(path)
+    rows = list(zip(*(table.cells[name] for name in ("session", "region", "value", "unit")), strict=True))
+    assert rows[:2] == [("1", "Lthal", "7912", "mm3"), ("2", "Lthal", "7900", "mm3")]
+    assert ("2", "Rthal", "n/a", "mm3") in rows  # 0: not found
+    assert ("1", "ICV", "1510000", "mm3") in rows
+
+
+def test_measures_of_the_whole_head_do_not_come_twice_from_tables_of_enigma(tmp_path):
+    names = "SubjID,L_insula_{0},R_insula_{0},LThickness,RThickness,LSurfArea,RSurfArea,ICV\n"
+    for measure in ("thickavg", "surfavg"):
+        (tmp_path / f"{measure}.csv").write_text(
+            names.format(measure) + "s1,1,2,3,4,5,6,7\ns2,2,3,4,5,6,7,8\n"
+        )
+    table = read_regional_source(tmp_path)
+    pairs = set(zip(table.cells["region"], table.cells["quantity"], strict=True))
+    assert pairs == {
+        *((name, "thickness") for name in ("L_insula", "R_insula", "LThickness", "RThickness")),
+        *((name, "surface_area") for name in ("L_insula", "R_insula", "LSurfArea", "RSurfArea")),
+    }
+
+
+def test_a_table_of_enigma_with_columns_of_ones_own_is_an_ordinary_table(tmp_path):
+    path = tmp_path / "merged.csv"
+    path.write_text(ENIGMA.replace("ICV", "Site"))
+    assert read_regional_source(path) is None

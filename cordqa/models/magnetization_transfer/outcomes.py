@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from cordqa.models.maps import Reasons
 
-__all__ = ["NO_B1", "NO_NUMBER", "NO_SIGNAL", "NO_SOLUTION", "judge"]
+__all__ = ["NO_B1", "NO_NUMBER", "NO_SIGNAL", "NO_SOLUTION", "OUTSIDE_T1", "judge"]
 
 NO_NUMBER = "a signal is not a number"
 NO_SIGNAL = "no signal in one of the images"
 NO_B1 = "no B1"
 NO_SOLUTION = "signals contradict each other: no positive T1"
+OUTSIDE_T1 = "T1 below 5 ms or above 10 s"
 
 
 def judge(

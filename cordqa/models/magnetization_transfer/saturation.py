@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cordqa.errors import InputError
-from cordqa.models.magnetization_transfer.outcomes import NO_B1, NO_NUMBER, NO_SIGNAL, NO_SOLUTION, judge
+from cordqa.models.magnetization_transfer.outcomes import (
+    NO_B1,
+    NO_NUMBER,
+    NO_SIGNAL,
+    NO_SOLUTION,
+    OUTSIDE_T1,
+    judge,
+)
 from cordqa.models.maps import FittedMaps
 
 __all__ = ["B1Model", "PulseOrder", "SpoiledEcho", "fit_mt_saturation", "mt_saturation_signal"]
@@ -28,6 +35,8 @@ B1Model = Literal["none", "helms2021", "lipp2023"]
 PulseOrder = Literal["after", "before"]
 #: C in (1 - C) / (1 - C B1).  0.4 was calibrated for one pulse in the brain; other pulses differ.
 HELMS_C = 0.4
+#: Range of T1 in seconds, as in the fit of variable flip angles: beyond it, noise has no T1.
+_T1_RANGE_S = (0.005, 10.0)
 #: Signal differences count as none below this share of the larger term: rounding, not tissue.
 _NOTHING = 1e-12
 
@@ -99,17 +108,19 @@ def fit_mt_saturation(
     lipp_c : float
         C of ``lipp2023``: relative change of MTsat per unit of B1; there is no general value.
     pulse_order : {'after', 'before'}
-        ``after``: the published algebra, exact where the saturation follows the readout.  A pulse just
-        before the readout is seen in the signal a second time, so that this algebra gives
-        ``d' = d + d (a^2/2 + d + R1 TR) / (1 - d)``, 2 to 10 % too much; ``before`` solves that for d,
-        which is ``d' / (1 + d' + a^2/2 + R1 TR)`` (terms with the actual B1 where it is known).
+        ``after``: the published algebra, which is of first order in d, a^2 and R1 TR.  With
+        x = a^2/2 + R1 TR, it gives ``d' = d (1 - x/2)`` where the saturation follows the readout, and
+        ``d' = d (1 + x/2) / (1 - d)`` where it comes just before it and is seen in the signal a second
+        time.  ``before`` solves that for d, which is ``d' / (1 + d' + x/2)`` (terms with the actual B1
+        where it is known).
 
     Returns
     -------
     FittedMaps
         MTsat (%), T1 (ms) and M0 (signal amplitude; corrected for B1 like T1).  NaN with a reason
         where a signal is not positive, where signals give no positive R1 or amplitude, or where B1
-        is missing.
+        is missing.  T1 and M0 are NaN also where T1 is outside 5 ms to 10 s: M0 grows with T1 there, and
+        MTsat, which takes their ratio, stays.
 
     Raises
     ------
@@ -129,27 +140,17 @@ def fit_mt_saturation(
         raise InputError("unknown pulse order", found=str(pulse_order), expected="after or before")
     known = np.isfinite(s_mt) & np.isfinite(s_pd) & np.isfinite(s_t1)
     usable = known & (s_mt > 0) & (s_pd > 0) & (s_t1 > 0)
-    mt, pd, t1 = (np.where(usable, s, 1.0) for s in (s_mt, s_pd, s_t1))
+    images = [np.where(usable, s, 1.0) for s in (s_mt, s_pd, s_t1)]
     has_b1 = np.isfinite(field) & (field > 0) & (field < 5)
     safe = np.where(has_b1, field, 1.0)
-    actual = b1_model == "lipp2023"
-    ap, at, am = (_angle(echo, safe, actual=actual) for echo in (pd_echo, t1_echo, mt_echo))
-    rate, amplitude = _rate_and_amplitude(pd, t1, (ap, pd_echo), (at, t1_echo))
-    solved = np.isfinite(rate) & (rate > 0) & np.isfinite(amplitude) & (amplitude > 0)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        recovery = rate * mt_echo.repetition_time_s
-        saturation = (amplitude * am / mt - 1.0) * recovery - am**2 / 2.0
-        if pulse_order == "before":
-            # Nominal angles give all three terms over B1 squared.
-            size = 1.0 if actual else safe**2
-            saturation = saturation / (1.0 + size * (saturation + am**2 / 2.0 + recovery))
-        t1_s = 1.0 / (rate if actual else rate * safe**2)
-        # With nominal angles the algebra finds M0 times B1.
-        m0 = amplitude if actual else amplitude / safe
+    echoes, actual = (mt_echo, pd_echo, t1_echo), b1_model == "lipp2023"
+    saturation, t1_s, m0, solved = _solve(images, echoes, safe, actual=actual, before=pulse_order == "before")
+    with np.errstate(invalid="ignore", over="ignore"):
         percent = 100.0 * saturation * _b1_factor(safe, b1_model, helms_c, lipp_c)
     failures = [(~known, NO_NUMBER), (~usable, NO_SIGNAL), (~solved, NO_SOLUTION), (~has_b1, NO_B1)]
+    outside = [*failures, (~((t1_s >= _T1_RANGE_S[0]) & (t1_s <= _T1_RANGE_S[1])), OUTSIDE_T1)]
     judged = {
-        name: judge(values, failures)
+        name: judge(values, failures if name == "MTsat" else outside)
         for name, values in (("MTsat", percent), ("T1", 1000.0 * t1_s), ("M0", m0))
     }
     return FittedMaps(
@@ -160,6 +161,30 @@ def fit_mt_saturation(
         reasons=judged["MTsat"][1],
         own_reasons={name: judged[name][1] for name in ("T1", "M0")},
     )
+
+
+def _solve(
+    images: list[Array], echoes: tuple[SpoiledEcho, ...], b1: Array, *, actual: bool, before: bool
+) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+    """Saturation as a fraction, T1 (s) and M0 of the MT-, PD- and T1-weighted image, and where they exist.
+
+    With ``actual`` angles, or nominal ones: then MTsat is still that over B1 squared.
+    """
+    mt, pd, t1 = images
+    am, ap, at = (_angle(echo, b1, actual=actual) for echo in echoes)
+    rate, amplitude = _rate_and_amplitude(pd, t1, (ap, echoes[1]), (at, echoes[2]))
+    solved = np.isfinite(rate) & (rate > 0) & np.isfinite(amplitude) & (amplitude > 0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        recovery = rate * echoes[0].repetition_time_s
+        saturation = (amplitude * am / mt - 1.0) * recovery - am**2 / 2.0
+        if before:
+            # Nominal angles give all three terms over B1 squared.
+            size = 1.0 if actual else b1**2
+            saturation = saturation / (1.0 + size * (saturation + (am**2 / 2.0 + recovery) / 2.0))
+        t1_s = 1.0 / (rate if actual else rate * b1**2)
+        # With nominal angles the algebra finds M0 times B1.
+        m0 = amplitude if actual else amplitude / b1
+    return saturation, t1_s, m0, solved
 
 
 def _angle(echo: SpoiledEcho, b1: Array, *, actual: bool) -> Array:

@@ -149,9 +149,9 @@ class Identifiability:
             else f"guessing the mean fraction would err by {100 * self.true_sd:.1f}"
         )
         return (
-            f"simulated with this protocol ({self.n} voxels each), the fraction in % errs by {errors} (root "
-            f"mean square); {verdict}. SNR is M0 over the noise: SNR 500 is {500 * self.signal_share:.0f} in "
-            "the mean spoiled image"
+            f"simulated with this protocol, the fraction in % errs by {errors} (root mean square of {self.n} "
+            f"voxels, known to {100 / np.sqrt(2 * self.n):.0f} %); {verdict}. SNR is "
+            f"M0 over the noise: SNR 500 is {500 * self.signal_share:.0f} in the mean spoiled image"
         )
 
 

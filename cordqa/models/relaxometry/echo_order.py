@@ -20,6 +20,8 @@ _FEWEST = 4
 _SAMPLE = 100_000
 #: Noise and stimulated echoes may raise the signal of most voxels by this share, but not more.
 _GROWTH = 1.05
+#: Growth by fewer standard errors is noise: late echoes scatter.
+_SURE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,20 @@ def find_growth(signal: ArrayLike, echo_times_s: ArrayLike) -> tuple[Growth | No
     strong = mean[(size >= np.quantile(size, 1 - _STRONG)) & (size > 0) & (mean > 0).all(axis=1)]
     if not len(strong):
         return None, ()
-    steps = [
-        Growth(float(distinct[n]), float(distinct[n + 1]), float(np.median(strong[:, n + 1] / strong[:, n])))
-        for n in range(distinct.size - 1)
-    ]
-    whole = Growth(float(distinct[0]), float(distinct[-1]), float(np.median(strong[:, -1] / strong[:, 0])))
-    return whole if whole.ratio > _GROWTH else None, tuple(one for one in steps if one.ratio > _GROWTH)
+    steps = (_grown(strong, distinct, n, n + 1) for n in range(distinct.size - 1))
+    return _grown(strong, distinct, 0, distinct.size - 1), tuple(one for one in steps if one is not None)
+
+
+def _grown(strong: Array, times: Array, first: int, last: int) -> Growth | None:
+    """Compare two echo times; None where signals do not grow, or noise may have made them."""
+    change = np.log(strong[:, last] / strong[:, first])
+    middle = float(np.median(change))
+    # Standard error of a median by the median deviation, as for normal scatter.
+    error = 1.86 * float(np.median(np.abs(change - middle))) / np.sqrt(change.size)
+    ratio = float(np.exp(middle))
+    if ratio <= _GROWTH or middle < _SURE * error:
+        return None
+    return Growth(float(times[first]), float(times[last]), ratio)
 
 
 def refuse_growth(signal: ArrayLike, echo_times_s: ArrayLike, *, where: str = "") -> tuple[str, ...]:

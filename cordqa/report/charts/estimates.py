@@ -15,6 +15,10 @@ __all__ = ["draw_bars", "draw_components", "draw_forest"]
 
 _ROW = 17.0
 _GAP = 9.0
+#: Column of values beside a plot: wider than this texts get a digit fewer, and this is its widest.
+_COLUMN, _WIDEST_COLUMN = 150.0, 168.0
+#: What of a column stays free of text.
+_BESIDE = 4.0
 
 
 def _order(panels: Sequence[Data]) -> list[str]:
@@ -94,7 +98,7 @@ def _rows_frame(panel: Data, label: str, axis_name: str) -> tuple[Frame, list[tu
         width=WIDTH,
         height=y + 46,
         left=left,
-        right=min(max([text_width(_column_text(one)) for one in estimates] + [30]) + 10, 150),
+        right=min(max([text_width(_column_text(one)) for one in estimates] + [30]) + 10, _WIDEST_COLUMN),
         top=top,
         bottom=42,
     )
@@ -132,17 +136,21 @@ def _describe(estimates: Sequence[Data]) -> str:
     return "; ".join(said) + "."
 
 
-def _value_text(one: Data) -> str:
+def _value_text(one: Data, *, digits: int = 2) -> str:
     value, low, high = (scalar(one, key) for key in ("value", "low", "high"))
-    words, interval = format_estimate(value, low, high)
+    words, interval = format_estimate(value, low, high, digits=digits)
     return words + (f" ({interval})" if interval else "")
 
 
 def _column_text(one: Data) -> str:
-    """Value and interval for the column beside the plot; why there is none where it is not known."""
-    if math.isfinite(scalar(one, "value")):
-        return _value_text(one)
-    return text(one, "note") or "not known"
+    """Value and interval for the column beside the plot; why there is none where it is not known.
+
+    A digit fewer where the interval would be cut otherwise: the tip and the tables have it.
+    """
+    if not math.isfinite(scalar(one, "value")):
+        return text(one, "note") or "not known"
+    full = _value_text(one)
+    return full if text_width(full) <= _COLUMN - _BESIDE else _value_text(one, digits=1)
 
 
 def _row_axes(frame: Frame, x: Scale) -> None:
@@ -201,7 +209,7 @@ def _tip(one: Data) -> str:
 def _value_at(frame: Frame, one: Data, y: float) -> None:
     """Write value and interval in their own column, where they can be compared."""
     class_ = "value" if math.isfinite(scalar(one, "value")) else "note"
-    room = frame.canvas.width - frame.right - 4
+    room = frame.canvas.width - frame.right - _BESIDE
     frame.canvas.text(frame.right + 8, y + 4, shorten(_column_text(one), room), class_)
 
 
@@ -240,7 +248,7 @@ def draw_components(data: Data, label: str) -> Drawing:
     """Draw shares of variance as stacked bars; data as in :func:`cordqa.figures.components`."""
     rows, parts = items(data, "rows"), [str(part) for part in data.get("parts") or []]
     captions = [text(row, "label") for row in rows]
-    left = min(max([text_width(caption) for caption in captions] + [30]) + 12, 170)
+    left = min(max([text_width(caption) for caption in captions] + [30]) + 12, 230)
     width = 740.0
     frame = Frame(
         label=label,

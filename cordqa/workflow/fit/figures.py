@@ -85,7 +85,8 @@ def _window(name: str, values: Array) -> tuple[float, float]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    text = f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _grey(canvas: Array, low: float, high: float) -> NDArray[np.uint8]:

@@ -178,6 +178,8 @@ class Option:
         Of numbers; ``1`` for those without.
     choices : tuple of str
         What a text may be.
+    many : bool
+        Whether several choices may be given, separated by commas; upper and lower case are one then.
     low, high : float
         Ends of the range of a number, both allowed.
     length : int
@@ -190,6 +192,7 @@ class Option:
     help: str
     unit: str = ""
     choices: tuple[str, ...] = ()
+    many: bool = False
     low: float = -float("inf")
     high: float = float("inf")
     length: int = 0

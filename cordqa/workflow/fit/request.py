@@ -189,8 +189,25 @@ def _checked(option: Option, value: OptionValue) -> OptionValue:
 
 def _choice(option: Option, value: OptionValue) -> str:
     word = str(value)
+    if option.many:
+        return _choices(option, word)
     if option.choices and word not in option.choices:
         raise ConfigError(
             "no such choice", where=option.option, found=word, expected=" or ".join(option.choices)
         )
     return word
+
+
+def _choices(option: Option, text: str) -> str:
+    """Read a list of choices and write it in their order, so that one list has one form."""
+    words = {word.casefold() for word in text.replace(",", " ").split()}
+    chosen = [one for one in option.choices if one.casefold() in words]
+    unknown = words - {one.casefold() for one in chosen}
+    if unknown or not chosen:
+        raise ConfigError(
+            "no such choice",
+            where=option.option,
+            found=", ".join(sorted(unknown)) or repr(text),
+            expected=f"a list of {', '.join(option.choices)}",
+        )
+    return ",".join(chosen)

@@ -257,7 +257,9 @@ def _outcome(request: FitRequest, inputs: Inputs, maps: FittedMaps) -> Outcome:
         why = max(reasons, key=lambda text: reasons[text]) if reasons else "no voxel"
         text = f"none of {total} voxels could be fitted, most for: {why}"
         return Outcome(what=what, state=State.FAILED, reason=text, code="fit.nothing", sources=sources)
-    text = f"{', '.join(map(map_label, maps.values))} of {found} of {total} voxels ({100 * found / total:.1f} %)"
+    text = (
+        f"{', '.join(map(map_label, maps.values))} of {found} of {total} voxels ({100 * found / total:.1f} %)"
+    )
     if request.mask is None and not request.model.outlines:
         text += "; no mask was given, so air is included"
     return Outcome(what=what, state=State.DONE, reason=text, sources=sources)

@@ -16,6 +16,8 @@ __all__ = ["MODEL"]
 _MOST_ABOVE_ONE = 0.2
 #: Median myelin volume between which a calibration can be meant.
 _LEAST_MVF, _LARGEST_MVF = 0.01, 0.7
+#: A median standard error of a fraction beyond this is one in percent.
+_LARGEST_ERROR = 0.5
 _ERRORS = ("myelin_se", "neurite_se", "free_water_se")
 
 
@@ -104,6 +106,17 @@ def _error(name: str, words: str) -> MapInput:
     return MapInput(id=name, unit="that of the map", help=f"Standard error of {words}.")
 
 
+def _share_error(name: str, words: str) -> MapInput:
+    return MapInput(
+        id=name,
+        unit="fractions",
+        low=0.0,
+        high=_LARGEST_ERROR,
+        slip="percent",
+        help=f"Standard error of {words}, 0 to 1.",
+    )
+
+
 MODEL = FitModel(
     id="gratio",
     description="g-ratio from a calibrated myelin map and the axon volume of a diffusion model",
@@ -117,8 +130,8 @@ MODEL = FitModel(
     ),
     maps=(
         _error("myelin_se", "the myelin map"),
-        _error("neurite_se", "the share of neurites"),
-        _error("free_water_se", "the share of free water"),
+        _share_error("neurite_se", "the share of neurites"),
+        _share_error("free_water_se", "the share of free water"),
     ),
     options=(
         Option(

@@ -27,7 +27,7 @@ __all__ = ["MODEL"]
 Array = NDArray[np.float64]
 _ROLES = ("mt_on", "mt_off", "t1w")
 _ORDER = (
-    "published algebra, for a saturation after the readout: with the pulse just before it, MTsat comes out 2 "
+    "published algebra, for a saturation after the readout: with the pulse just before it, MTsat comes out 1 "
     "to 10 % too high; --pulse-order before takes that out"
 )
 #: A right angle in radians.
@@ -204,7 +204,7 @@ MODEL = FitModel(
             default="after",
             choices=("after", "before"),
             help="Where the saturation pulse stands: after the readout, as in the published algebra, or just "
-            "before it, where that algebra gives 2 to 10 % too much.",
+            "before it, where that algebra gives 1 to 10 % too much.",
         ),
     ),
     produces=("MTsat", "T1", "M0"),

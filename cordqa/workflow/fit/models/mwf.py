@@ -21,6 +21,7 @@ from cordqa.models.myelin.water_fraction import (
     fit_water_spectra,
 )
 from cordqa.models.relaxometry.checks import check_times
+from cordqa.models.relaxometry.echo_order import refuse_growth
 from cordqa.models.relaxometry.slice_profile import UNIFORM, windowed_sinc_profile
 from cordqa.workflow.fit.data import FitData
 from cordqa.workflow.fit.models._relaxometry import ECHO_TIMES, refuse_signed
@@ -33,7 +34,8 @@ _ANGLE, _NEIGHBOURS = "own_refocusing_angle", "neighbour_spectra"
 _FEWEST = 12
 _BATCH = 4000
 #: The first echoes fit as well as the last, up to 0.95 in simulations of SNR 50 to 500.
-_EARLY, _LARGEST_EARLY = "early_misfit", 1.5
+_LARGEST_EARLY = 1.5
+_DOUBTS = "doubts"
 _MISFIT = (
     "the first echoes fit worse than the last ones (squared residuals {:.1f} times as large, in the median "
     "voxel): echoes that are not in order, a first echo of another kind, or a slice profile that was not "
@@ -93,9 +95,7 @@ def _prepare(data: FitData) -> FitData:
     settings = _settings(data)
     if settings.smoothing.rule == "discrepancy" and data.noise_sd is None:
         raise InputError("the discrepancy principle needs the noise", todo="give --noise-sd or --noise-map")
-    quick = replace(settings, smoothing=Smoothing(rule="none"), bootstrap=0)
-    ratio = early_misfit(np.asarray(data.of("images"), dtype=float), quick)
-    data = replace(data, state={**data.state, _EARLY: ratio})
+    data = replace(data, state={**data.state, _DOUBTS: _doubts(data, settings)})
     spatial = data.text("spatial")
     if spatial == "none":
         return data
@@ -119,6 +119,15 @@ def _prepare(data: FitData) -> FitData:
         )
         maps[_NEIGHBOURS] = near.spectrum.astype(np.float32)
     return replace(data, maps=maps)
+
+
+def _doubts(data: FitData, settings: MyelinWater) -> tuple[str, ...]:
+    """Say what speaks against the order of the echoes; refuse a signal that grows."""
+    signal = np.asarray(data.of("images"), dtype=float)
+    # Stimulated echoes may raise the second echo over the first.
+    steps = refuse_growth(signal[:, 1:], data.values("echo_times")[1:])
+    ratio = early_misfit(signal, replace(settings, smoothing=Smoothing(rule="none"), bootstrap=0))
+    return (*steps, *((_MISFIT.format(ratio),) if ratio > _LARGEST_EARLY else ()))
 
 
 def _spacing(data: FitData) -> tuple[float, float, float]:
@@ -163,13 +172,16 @@ def _fit(data: FitData) -> FittedMaps:
     grid = settings.grid
     if grid.n_echoes < 24 or grid.n_echoes * grid.echo_spacing_s < 0.2:
         notices.append(_FEW)
-    ratio = cast(float, data.state.get(_EARLY, 0.0))
-    if ratio > _LARGEST_EARLY:
-        notices.append(_MISFIT.format(ratio))
+    doubts = cast("tuple[str, ...]", data.state.get(_DOUBTS, ()))
     if near is not None:
         notices.append("spectra were pulled towards those of neighbours: borders of tissue are blurred")
     words = {"angle": "; angle map smoothed", "spectra": "; angle map smoothed, spectra pulled to neighbours"}
-    return replace(found, model=found.model + words.get(data.text("spatial"), ""), notices=tuple(notices))
+    return replace(
+        found,
+        model=found.model + words.get(data.text("spatial"), ""),
+        notices=(*doubts, *notices),
+        warnings=doubts,
+    )
 
 
 def _example() -> Example:

@@ -157,7 +157,8 @@ def _check_units(medians: Sequence[float], unit: str) -> None:
 
 def _choose(data: FitData, tissues: _Tissues) -> list[Choice]:
     """Every contrast that was asked for, with its times."""
-    wanted = _NAMES if data.text("contrasts") == "all" else (data.text("contrasts"),)
+    words = data.text("contrasts").split(",")
+    wanted = _NAMES if "all" in words else words
     return [_one(name, data, tissues) for name in wanted]
 
 
@@ -322,7 +323,8 @@ MODEL = FitModel(
             kind=str,
             default="all",
             choices=("all", *_NAMES),
-            help="Which images are made.",
+            many=True,
+            help="Which images are made, separated by commas.",
         ),
         Option(
             id="null_t1",

@@ -26,6 +26,8 @@ from cordqa.workflow.fit.registry import Example, FitModel, Option
 
 __all__ = ["MODEL"]
 
+#: Percent of the mask.
+_MOST_LOST = 1.0
 _TISSUES = {"wm": "WM", "gm": "GM", "csf": "CSF"}
 _WHO = {"subject": "sub", "session": "ses", "run": "run", "acquisition": "acq"}
 _ASSUMED = (
@@ -65,11 +67,26 @@ def _fit(data: FitData) -> FittedMaps:
         methods=(text,),
     )
     sentence = "volumes: " + ", ".join(
-        f"{name} {volume.volume_ml:.1f} +- {volume.standard_error_ml:.1f} mL"
+        f"{name} {volume.volume_ml:.1f} \N{PLUS-MINUS SIGN} {volume.standard_error_ml:.1f} mL"
         for name, volume in volumes.items()
     )
     assumed = (_ASSUMED,) if model.tissues == DEFAULT_TISSUES else ()
-    return replace(found, notices=(sentence, *assumed, *found.notices), attached=attached)
+    # Without a mask, air has no T1 either.
+    loud = () if data.mask.all() else _lost(lost, int(data.mask.sum()))
+    return replace(
+        found, notices=(*loud, sentence, *assumed, *found.notices), warnings=loud, attached=attached
+    )
+
+
+def _lost(lost: int, total: int) -> tuple[str, ...]:
+    """Say that volumes lack voxels: those that a fit of T1 and T2 refuses are not of all tissues alike."""
+    share = 100 * lost / max(total, 1)
+    if share < _MOST_LOST:
+        return ()
+    return (
+        f"{share:.0f} % of the mask have no T1, T2 or PD and are in no volume; where a fit refused them, "
+        "they are mostly fluid, whose T2 is hard to determine, so that its volume is too small",
+    )
 
 
 def _plain(volume: TissueVolume) -> Mapping[str, float]:

@@ -8,6 +8,7 @@ import pytest
 from helpers_fit import data_of, request_of, save
 
 from cordqa.errors import CordqaError
+from cordqa.records import Severity
 from cordqa.workflow.fit.chunks import fit_voxels
 from cordqa.workflow.fit.registry import find_model
 from cordqa.workflow.fit.run import run_fit
@@ -151,8 +152,23 @@ def test_echoes_out_of_order_are_said_although_each_voxel_fits(swap, tmp_path):
         signal[..., list(swap)] = signal[..., list(swap[::-1])]
     images = {"images": (save(tmp_path / "mese.nii.gz", signal),)}
     result = run_fit(request_of(record, tmp_path / "in", images=images), tmp_path / "out")
-    said = any("first echoes fit worse" in note.message for note in result.notices)
-    assert said == (swap is not None)
+    said = [note for note in result.notices if "first echoes fit worse" in note.message]
+    assert bool(said) == (swap is not None)
+    assert all(note.severity is Severity.WARNING for note in said)
+
+
+def test_reversed_echoes_are_refused_and_swapped_late_ones_are_said(tmp_path):
+    record = find_model("mwf")
+    clean = record.example().images["images"]
+    images = {"images": (save(tmp_path / "reversed.nii.gz", clean[..., ::-1]),)}
+    with pytest.raises(CordqaError, match="does not decay"):
+        run_fit(request_of(record, tmp_path / "in", images=images), tmp_path / "out")
+    late = np.array(clean)
+    late[..., [10, 12]] = late[..., [12, 10]]
+    images = {"images": (save(tmp_path / "late.nii.gz", late),)}
+    result = run_fit(request_of(record, tmp_path / "in", images=images), tmp_path / "late")
+    loud = [note.message for note in result.notices if note.severity is Severity.WARNING]
+    assert any("higher at echo time 0.13 s" in text or "higher at echo time 0.12 s" in text for text in loud)
 
 
 def test_rules_that_follow_the_noise_say_what_their_errors_leave_out(tmp_path):
@@ -202,3 +218,30 @@ def test_volumes_are_a_table_that_the_reliability_command_takes(tmp_path):
         table.writerows(rows)
     result = run_reliability(tmp_path / "all.tsv", tmp_path / "rel")
     assert any(s.name == "wCV" and s.region == "GM" for s in result.statistics)
+
+
+def test_voxels_that_are_in_no_volume_are_said_where_a_mask_should_hold_tissue_only(tmp_path):
+    record = find_model("volumes")
+    request = request_of(record, tmp_path / "in")
+    t2 = np.array(record.example().images["t2"])
+    t2[0, 0] = np.nan
+    inside = np.ones(t2.shape)
+    inside[2, 1, 1] = 0
+    images = {**request.images, "t2": (save(tmp_path / "t2.nii.gz", t2),)}
+    mask = save(tmp_path / "mask.nii.gz", inside)
+    result = run_fit(replace(request, images=images, mask=mask), tmp_path / "out")
+    loud = [note.message for note in result.notices if note.severity is Severity.WARNING]
+    assert any(text.startswith("18 % of the mask have no T1, T2 or PD") for text in loud)
+    result = run_fit(replace(request, images=images), tmp_path / "all")
+    assert not any("of the mask have no" in note.message for note in result.notices)
+
+
+def test_standard_errors_of_fractions_in_percent_are_refused(tmp_path):
+    record = find_model("gratio")
+    maps = {
+        name: save(tmp_path / f"{name}.nii.gz", np.full((3, 2, 2), value))
+        for name, value in (("myelin_se", 0.1), ("neurite_se", 3.0), ("free_water_se", 0.02))
+    }
+    request = replace(request_of(record, tmp_path / "in"), maps=maps)
+    with pytest.raises(CordqaError, match="is it in percent"):
+        run_fit(request, tmp_path / "out")

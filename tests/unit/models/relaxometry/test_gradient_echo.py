@@ -133,3 +133,12 @@ def test_the_fast_mean_is_the_exact_one() -> None:
     np.testing.assert_allclose(excess[near], (mean - ratio)[near], atol=1e-6)
     np.testing.assert_allclose(rise[near], slope[near], atol=1e-5)
     np.testing.assert_allclose(excess[~near], (mean - ratio)[~near], atol=0.02)
+
+
+def test_noise_of_late_echoes_is_no_growth():
+    rng = np.random.default_rng(0)
+    times = 0.01 * np.arange(1, 33)
+    clean = np.exp(-times / 0.06)
+    for _ in range(20):
+        noisy = np.abs(clean + 0.005 * (rng.normal(size=(270, 32)) + 1j * rng.normal(size=(270, 32))))
+        assert find_growth(noisy, times) == (None, ())
