@@ -114,19 +114,18 @@ def _shape(image: CordImage, number: int) -> Figure | None:
     values: Mapping[str, NDArray[np.float64]] = image.table.values
     if not np.isfinite(values["CSA"]).any():
         return None
-    units = {"CSA": "mm2", "diameter_AP": "mm", "diameter_RL": "mm"}
     drawn = []
     usable = np.array([int(s) not in image.outliers for s in image.table.slices])
     for name in _CURVES:
         known = np.isfinite(values[name])
         drawn.append(
             figures.Curve(
-                label=name,
+                label=get_quantity(name).label,
                 x=image.table.z_mm[known],
                 y=values[name][known],
                 used=usable[known],
                 value=float(np.nanmean(values[name])),
-                unit=units[name],
+                unit=get_quantity(name).unit,
                 status=Status.PASS,
                 name=name,
                 note="mean over slices",

@@ -39,12 +39,13 @@ def draw_curves(data: Data, label: str) -> Drawing:
     log = flag(data, "x_log")
     drawn = tuple(_panel(panel, label, x_label, log) for panel in panels)
     dropped = any(False in (panel.get("used") or []) for panel in panels)
-    legend = [Key(_icon("point s0 used", "circle"), "sample"), Key(_icon("fit s0", "line"), "fit")]
+    legend = [Key(_icon("point s0 used", "circle"), "sample")]
     if dropped:
-        legend.insert(1, Key(_icon("cross", "cross"), "not used"))
-    axes = (
-        f"Horizontal: {x_label}{', logarithmic' if log else ''}. Vertical: {y_label}, each to its own scale."
-    )
+        legend.append(Key(_icon("cross", "cross"), "not used"))
+    if any(panel.get("fit") for panel in panels):
+        legend.append(Key(_icon("fit s0", "line"), "fit"))
+    upright = f"{y_label}, each" if y_label else "each"
+    axes = f"Horizontal: {x_label}{', logarithmic' if log else ''}. Vertical: {upright} to its own scale."
     lost = sum(count_unknown(numbers(panel, "x"), numbers(panel, "y")) for panel in panels)
     return Drawing(drawn, layout="small", legend=tuple(legend), notes=(axes, *unknown_note(lost, "sample")))
 
