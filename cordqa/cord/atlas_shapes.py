@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.cord.atlas import AtlasLabels, Region
-from cordqa.cord.template import GRID, AtlasSections, section_axis
+from cordqa.cord.section_sampling import GRID, section_axis
+from cordqa.cord.template import AtlasSections
 
 __all__ = ["GREY_SHARE", "analytical_labels", "analytical_sections"]
 

@@ -49,6 +49,7 @@ def extract_regions(
     notes: Mapping[str, str] | None = None,
     min_voxels: float = 1.0,
     scale: float = 1.0,
+    surround: bool = False,
     entities: Entities | None = None,
     engine: str = "",
 ) -> tuple[Measurement, ...]:
@@ -72,6 +73,8 @@ def extract_regions(
         A flag per group.
     scale : float
         Factor from the unit of the map to that of the quantity.
+    surround : bool
+        See :func:`estimate_region`.
 
     Returns
     -------
@@ -94,7 +97,9 @@ def extract_regions(
         region = atlas.labels.find(name)
         for group, slices in chosen.items():
             numbers = check_slices(slices, atlas)
-            estimate, reach = estimate_group(data, atlas, region, numbers, method, min_voxels)
+            estimate, reach = estimate_group(
+                data, atlas, region, numbers, method, min_voxels, surround=surround
+            )
             rows.append(
                 make_measurement(
                     estimate,
@@ -191,6 +196,8 @@ def estimate_group(
     slices: NDArray[np.intp],
     method: Method,
     min_voxels: float = 1.0,
+    *,
+    surround: bool = False,
 ) -> tuple[Estimate, float]:
     """Estimate a region over some slices, and tell the share of them that the atlas reaches.
 
@@ -211,6 +218,7 @@ def estimate_group(
         method=method,
         tissues=tuple(atlas.labels.tissues.values()),
         min_voxels=min_voxels,
+        surround=surround,
     )
     return estimate, reach
 

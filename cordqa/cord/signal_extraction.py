@@ -135,6 +135,7 @@ def extract_modelled(
                 method=method,
                 tissues=tissues,
                 min_voxels=min_voxels,
+                surround=True,
             )
             estimates = estimate_modelled(found, model)
             rows += [

@@ -18,13 +18,22 @@ from numpy.typing import NDArray
 
 from cordqa.cord.atlas import AtlasImage, AtlasLabels
 from cordqa.cord.axes import Oriented, Pieces, check_same_grid, orient, orient_mask
+from cordqa.cord.section_sampling import (
+    GRID,
+    Pose,
+    find_pose,
+    interpolate_section,
+    section_axis,
+    section_points,
+)
 from cordqa.errors import EmptyInputError, InputError
 from cordqa.records import Notice, Severity, Volume
 
 __all__ = [
     "AtlasSections",
     "lay_atlas",
-    "section_axis",
+    "section_at",
+    "section_levels",
     "sections_from_arrays",
     "sections_from_template",
     "sections_to_arrays",
@@ -32,13 +41,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-#: Half-width of a section in standard deviations of the cord; the edge of an ellipse is at 2.
-REACH = 3.4
-GRID = 69
-#: A cord turned further than this within its slice is rather an error of its mask.
-MAX_ROTATION_DEG = 30.0
-#: Fractions of a soft mask below this do not shape the cord.
-_TRACE = 0.02
 #: The level whose section stands in where no level is known.
 TYPICAL_COORDINATE = 4.5
 
@@ -63,22 +65,6 @@ class AtlasSections:
     coordinate: Array
     fractions: NDArray[np.float32]
     blur: Array
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pose:
-    """Where a cross-section lies: centre (mm), unit vectors and widths (mm) along RL and AP."""
-
-    centre: Array
-    right: Array
-    forward: Array
-    width_right: float
-    width_forward: float
-
-
-def section_axis(count: int = GRID) -> Array:
-    """Points of a section along one axis, in standard deviations of the cord."""
-    return np.linspace(-REACH, REACH, count)
 
 
 def sections_from_template(
@@ -144,7 +130,7 @@ def sections_from_template(
     )
 
 
-def _template_blur(poses: list[_Pose], spacing_mm: tuple[float, float, float]) -> tuple[float, float]:
+def _template_blur(poses: list[Pose], spacing_mm: tuple[float, float, float]) -> tuple[float, float]:
     """Variance of a template voxel (h^2/12) and of linear interpolation between voxels (h^2/6)."""
     right = float(np.median([pose.width_right for pose in poses]))
     forward = float(np.median([pose.width_forward for pose in poses]))
@@ -163,15 +149,15 @@ def _template_coordinate(discs: Oriented) -> Array:
     return np.asarray(out, dtype=float)
 
 
-def _template_pose(mask: Oriented, z: int) -> _Pose:
+def _template_pose(mask: Oriented, z: int) -> Pose:
     plane = mask.data[:, :, z]
-    pose = _pose(plane, mask.spacing_mm, rotate=False)
+    pose = find_pose(plane, mask.spacing_mm, rotate=False)
     if pose is None:
         raise InputError("the cord mask of the template is too thin", where=mask.source, found=f"slice {z}")
     return pose
 
 
-def _section_steps(pose: _Pose, mask: Oriented) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _section_steps(pose: Pose, mask: Oriented) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Interpolation from the voxels of a template slice to the grid of its section."""
     axis = section_axis()
     x = (pose.centre[0] + axis * pose.width_right) / mask.spacing_mm[0]
@@ -274,7 +260,7 @@ def lay_atlas(
     if not 1 <= supersampling <= 16:
         raise InputError("supersampling must be from 1 to 16", found=str(supersampling))
     oriented = orient_mask(mask, pieces=pieces)
-    levels, notices = _levels(coordinate, oriented, sections)
+    levels, notices = section_levels(coordinate, oriented, sections)
     filled = np.argwhere(oriented.data > 0)
     margin = np.array([*(math.ceil(6.0 / s) for s in oriented.spacing_mm[:2]), 0])
     low = np.maximum(filled.min(axis=0) - margin, 0)
@@ -284,11 +270,11 @@ def lay_atlas(
     missing: list[int] = []
     for k in range(int(size[2])):
         z = int(low[2]) + k
-        pose = _pose(oriented.data[:, :, z], oriented.spacing_mm, rotate=rotate)
+        pose = find_pose(oriented.data[:, :, z], oriented.spacing_mm, rotate=rotate)
         if pose is None or math.isnan(levels[z]):
             missing.append(z)
             continue
-        section, blur = _section_at(sections, float(levels[z]))
+        section, blur = section_at(sections, float(levels[z]))
         weights[:, :, :, k] = _sample(section, blur, pose, low, size, oriented.spacing_mm, supersampling)
     if missing:
         text = f"{len(missing)} slices hold no atlas: little or no cord, or a level beyond the atlas"
@@ -303,7 +289,9 @@ def lay_atlas(
     return image, tuple(notices)
 
 
-def _levels(coordinate: Array | None, mask: Oriented, sections: AtlasSections) -> tuple[Array, list[Notice]]:
+def section_levels(
+    coordinate: Array | None, mask: Oriented, sections: AtlasSections
+) -> tuple[Array, list[Notice]]:
     """Level coordinate of each slice; NaN beyond the ends of the atlas."""
     if coordinate is None:
         text = "no level is known: every slice gets the atlas of a typical cervical level (C4)"
@@ -319,46 +307,7 @@ def _levels(coordinate: Array | None, mask: Oriented, sections: AtlasSections) -
     return np.where((given < low) | (given > high), math.nan, given), []
 
 
-def _pose(
-    plane: NDArray[np.float64], spacing_mm: tuple[float, float, float], *, rotate: bool
-) -> _Pose | None:
-    """Centre, axes and widths of a slice of a mask; None where it is too small to have them."""
-    # Traces of probability far from the cord would weigh heavily in second moments.
-    rows, columns = np.nonzero(plane >= _TRACE)
-    w = plane[rows, columns].astype(float)
-    if w.sum() < 3:
-        return None
-    x, y = rows * spacing_mm[0], columns * spacing_mm[1]
-    centre = np.array([(w * x).sum(), (w * y).sum()]) / w.sum()
-    offset = np.column_stack([x, y]) - centre
-    moments = (offset * w[:, None]).T @ offset / w.sum()
-    if np.any((w > 0) & (w < 1)):  # the voxel itself has blurred a soft mask
-        moments -= np.diag([spacing_mm[0] ** 2, spacing_mm[1] ** 2]) / 12.0
-    angle = _principal_angle(moments) if rotate else 0.0
-    right = np.array([math.cos(angle), math.sin(angle)])
-    forward = np.array([-right[1], right[0]])
-    widths = right @ moments @ right, forward @ moments @ forward
-    if not min(widths) > 0:
-        return None
-    return _Pose(
-        centre=centre,
-        right=right,
-        forward=forward,
-        width_right=math.sqrt(widths[0]),
-        width_forward=math.sqrt(widths[1]),
-    )
-
-
-def _principal_angle(moments: Array) -> float:
-    """Angle of the long axis to the right-left axis; none where the cord is round or turned far."""
-    difference, mixed = moments[0, 0] - moments[1, 1], 2.0 * moments[0, 1]
-    if math.hypot(difference, mixed) < 0.1 * (moments[0, 0] + moments[1, 1]):
-        return 0.0
-    angle = 0.5 * math.atan2(mixed, difference)
-    return angle if abs(math.degrees(angle)) <= MAX_ROTATION_DEG else 0.0
-
-
-def _section_at(sections: AtlasSections, coordinate: float) -> tuple[NDArray[np.float32], Array]:
+def section_at(sections: AtlasSections, coordinate: float) -> tuple[NDArray[np.float32], Array]:
     """Blend the two sections on either side of a level coordinate, and tell how blurred they are."""
     known = sections.coordinate
     place = float(np.interp(coordinate, known, np.arange(known.size)))
@@ -375,7 +324,7 @@ def _section_at(sections: AtlasSections, coordinate: float) -> tuple[NDArray[np.
 def _sample(
     section: NDArray[np.float32],
     blur: Array,
-    pose: _Pose,
+    pose: Pose,
     low: NDArray[np.intp],
     size: NDArray[np.intp],
     spacing_mm: tuple[float, float, float],
@@ -388,43 +337,7 @@ def _sample(
         math.sqrt(max(1.0 - 12.0 * b * w**2 / h**2, 0.0))
         for b, w, h in zip(blur, (pose.width_right, pose.width_forward), spacing_mm, strict=False)
     ]
-    u, v = _section_points(pose, low, size, spacing_mm, count, share)
-    values = _bilinear(section, u, v)
+    u, v = section_points(pose, low, size, spacing_mm, count, share)
+    values = interpolate_section(section, u, v)
     shape = (len(section), size[0], count, size[1], count)
     return np.asarray(values.reshape(shape).mean(axis=(2, 4)), dtype=np.float32)
-
-
-def _section_points(
-    pose: _Pose,
-    low: NDArray[np.intp],
-    size: NDArray[np.intp],
-    spacing_mm: tuple[float, float, float],
-    count: int,
-    share: Sequence[float],
-) -> tuple[Array, Array]:
-    """Points within voxels, in standard deviations of the cord along its own axes.
-
-    ``share`` is the part of the voxel's width, along each axis, over which points are spread.
-    """
-    fine = (np.arange(count) + 0.5) / count - 0.5
-    x = ((low[0] + np.arange(size[0]))[:, None] + fine * share[0]).ravel() * spacing_mm[0] - pose.centre[0]
-    y = ((low[1] + np.arange(size[1]))[:, None] + fine * share[1]).ravel() * spacing_mm[1] - pose.centre[1]
-    u = (x[:, None] * pose.right[0] + y[None, :] * pose.right[1]) / pose.width_right
-    v = (x[:, None] * pose.forward[0] + y[None, :] * pose.forward[1]) / pose.width_forward
-    return u, v
-
-
-def _bilinear(section: NDArray[np.float32], u: Array, v: Array) -> NDArray[np.float32]:
-    """Interpolate a section at points; nothing beyond its edge."""
-    count = section.shape[1]
-    i, j = (u + REACH) * (count - 1) / (2 * REACH), (v + REACH) * (count - 1) / (2 * REACH)
-    inside = (i >= 0) & (i < count - 1) & (j >= 0) & (j < count - 1)
-    out = np.zeros((len(section), *u.shape), dtype=np.float32)
-    a, b = i[inside].astype(np.intp), j[inside].astype(np.intp)
-    fa, fb = (i[inside] - a).astype(np.float32), (j[inside] - b).astype(np.float32)
-    flat = section.reshape(len(section), -1)
-    at = a * count + b
-    top = np.take(flat, at, axis=1) * (1 - fb) + np.take(flat, at + 1, axis=1) * fb
-    bottom = np.take(flat, at + count, axis=1) * (1 - fb) + np.take(flat, at + count + 1, axis=1) * fb
-    out[:, inside] = top * (1 - fa) + bottom * fa
-    return out

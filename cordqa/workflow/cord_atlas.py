@@ -13,6 +13,7 @@ import numpy as np
 
 from cordqa.cord.atlas import AtlasImage, AtlasLabels, parse_label_table
 from cordqa.cord.atlas_shapes import analytical_sections
+from cordqa.cord.point_spread import PointSpread, estimate_point_spread, lay_blurred
 from cordqa.cord.template import (
     AtlasSections,
     lay_atlas,
@@ -27,7 +28,7 @@ from cordqa.io.volumes import read_volume
 from cordqa.records import Volume
 from cordqa.workflow.cord_records import CordImage, Unit
 
-__all__ = ["AtlasChoice", "lay_into_cord", "load_sections", "prepare_atlas", "regions_of"]
+__all__ = ["AtlasChoice", "lay_as_imaged", "lay_into_cord", "load_sections", "prepare_atlas", "regions_of"]
 
 #: Raised when sections are cut or packed in another way, so that an older cache is not taken.
 SECTIONS_VERSION = 1
@@ -163,3 +164,15 @@ def lay_into_cord(image: CordImage, choice: AtlasChoice, unit: Unit, name: str) 
     for notice in notices:
         unit.note(notice.code, notice.message, name, notice.severity)
     return laid
+
+
+def lay_as_imaged(
+    image: CordImage, choice: AtlasChoice, atlas: AtlasImage, signals: Sequence[Volume]
+) -> tuple[AtlasImage, PointSpread]:
+    """Lay the atlas with the edge and the blur that the signals show; as it is where they tell none."""
+    sections = load_sections(choice)
+    coordinate = image.levels.map.coordinate if image.levels is not None else None
+    spread = estimate_point_spread(
+        sections, image.mask.volume, signals, atlas, coordinate=coordinate, left_out=image.left_out
+    )
+    return lay_blurred(sections, image.mask.volume, spread, atlas, coordinate=coordinate), spread

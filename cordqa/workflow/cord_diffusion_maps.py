@@ -88,8 +88,10 @@ def _bounded(quantity: str, values: Array) -> Array:
 class Gains:
     """Weight of every voxel in the value of a region; that depends on which voxels have a number alone."""
 
-    def __init__(self, atlas: AtlasImage, groups: RegionGroups, method: Method) -> None:
-        self.groups, self.method = groups, method
+    def __init__(
+        self, atlas: AtlasImage, groups: RegionGroups, method: Method, *, surround: bool = False
+    ) -> None:
+        self.groups, self.method, self.surround = groups, method, surround
         self.tissues = tuple(atlas.labels.tissues.values())
         self._known: dict[tuple[str, str, bytes], Array] = {}
 
@@ -99,7 +101,12 @@ class Gains:
         if key not in self._known:
             weights = self.groups.parts[level][0]
             self._known[key] = region_gain(
-                values, weights, region.members, method=self.method, tissues=self.tissues
+                values,
+                weights,
+                region.members,
+                method=self.method,
+                tissues=self.tissues,
+                surround=self.surround,
             )
         return self._known[key]
 

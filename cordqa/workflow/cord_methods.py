@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cordqa import __version__
+from cordqa.cord.point_spread import NOT_TOLD, TOLD
 from cordqa.workflow.cord_atlas import AtlasChoice
 from cordqa.workflow.cord_diffusion import DiffusionMaps
 from cordqa.workflow.cord_diffusion_output import diffusion_methods, diffusion_references
@@ -87,7 +88,26 @@ def methods(
     text += diffusion_methods(diffusion)
     if diffusion and not maps:
         text.append(_regions(atlas, settings))
+    text += _sharpness(unit)
     return tuple(text)
+
+
+def _sharpness(unit: Unit) -> list[str]:
+    """Say how blurred the images were found, where values were taken from signals."""
+    found = dict.fromkeys(
+        f"{row.entities.acquisition}: {flag}"
+        for row in unit.rows
+        for flag in row.flags
+        if flag == NOT_TOLD or flag.startswith(TOLD)
+    )
+    if not found:
+        return []
+    return [
+        "Where values of magnetization transfer come from signals, the edge of the atlas was moved and "
+        "blurred in the plane as the images show it: one Gaussian and one place for all slices and images, "
+        "by least squares of white matter, grey matter, CSF and surroundings with free values in every slice "
+        f"and image ({'; '.join(found)}). The uncertainty of these two is not part of that of the values."
+    ]
 
 
 def _grey_matter(grey: Sequence[GreyMatterImage]) -> str:

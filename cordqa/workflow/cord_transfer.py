@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.cord.atlas import AtlasImage
+from cordqa.cord.estimators import PARTIAL_VOLUME
 from cordqa.cord.extraction import Method, extract_regions
 from cordqa.cord.signal_extraction import extract_modelled
 from cordqa.errors import CordqaError, InputError
@@ -22,7 +23,7 @@ from cordqa.models.magnetization_transfer.saturation import SpoiledEcho, fit_mt_
 from cordqa.models.maps import FittedMaps
 from cordqa.quantities import get_quantity
 from cordqa.records import Acquisition, Measurement, Notice, Severity, Volume
-from cordqa.workflow.cord_atlas import AtlasChoice, lay_into_cord, regions_of
+from cordqa.workflow.cord_atlas import AtlasChoice, lay_as_imaged, lay_into_cord, regions_of
 from cordqa.workflow.cord_coregister import Alignment, align_slices
 from cordqa.workflow.cord_image import analyse_image, carry_levels, name_slices, open_image
 from cordqa.workflow.cord_records import CordImage, Levels, TransferMaps, Unit
@@ -370,7 +371,16 @@ def _extract(
         for row in extract_regions(volume, atlas, quantity=quantity, **common)
     ]
     if modelled:
-        rows += extract_modelled(found.signals, atlas, model=found.model, quantities=modelled, **common)
+        flags: tuple[str, ...] = ()
+        if settings.method in PARTIAL_VOLUME:
+            atlas, spread = lay_as_imaged(found.image, choice, atlas, found.signals)
+            flags = (spread.words,)
+        rows += [
+            replace(row, flags=(*row.flags, *flags))
+            for row in extract_modelled(
+                found.signals, atlas, model=found.model, quantities=modelled, **common
+            )
+        ]
     return rows
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cordqa.cord.atlas import gather_atlas, parse_label_table
 from cordqa.cord.atlas_shapes import GREY_SHARE, analytical_labels, analytical_sections
-from cordqa.cord.template import section_axis
+from cordqa.cord.section_sampling import section_axis
 from cordqa.errors import InputError
 from cordqa.records import Volume
 

@@ -61,6 +61,31 @@ def test_partial_volume_methods_recover_the_planted_value():
     assert value_of(by_map, "GM").value == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_map_of_one_value_has_that_value_in_every_region(method):
+    """Voxels at the edge of the atlas hold what no label fills: taken as zero it would pull on all."""
+    mask, atlas = phantom()
+    image = Volume(data=np.full(mask.data.shape, 25.0), affine=mask.affine)
+    regions = ["cord", "WM", "LF", "CSF"]
+    rows = extract_regions(image, atlas, quantity="MTR", method=method, regions=regions, surround=True)
+    assert [row.value for row in rows] == pytest.approx([25.0] * 4, abs=1e-6)
+
+
+@pytest.mark.parametrize("around", [0.0, 0.4, 0.9])
+def test_what_lies_around_the_atlas_does_not_matter(around):
+    image, atlas, _ = planted()
+    filled = atlas.paint(atlas.labels.find("cord")) + atlas.paint(atlas.labels.find("CSF"))
+    mixed = Volume(data=image.data + around * (1.0 - filled), affine=image.affine)
+    for method in ("maximum likelihood", "MAP"):
+        rows, plain = (
+            extract_regions(one, atlas, quantity="FA", regions=["WM", "GM"], method=method, surround=True)
+            for one in (mixed, image)
+        )
+        assert [row.value for row in rows] == pytest.approx([row.value for row in plain], abs=2e-3)
+    as_toolbox = extract_regions(mixed, atlas, quantity="FA", regions=["WM"], method="maximum likelihood")
+    assert around == 0.0 or abs(as_toolbox[0].value - rows[0].value) > 0.005 * around
+
+
 @pytest.mark.parametrize("method", ["weighted mean", "maximum likelihood"])
 def test_standard_uncertainty_is_the_scatter_of_repeats(method):
     found, stated = [], []
