@@ -101,6 +101,11 @@ class Attachments:
         Shown after the maps.
     details : mapping of str to mapping
         Further entries of the sidecar of a map, by the key of its value.
+    zeros : mapping of str to ndarray of bool, shape (i, j, k) or (m,)
+        Voxels whose mean was subtracted from a map: it is zero because of that, and no measurement.
+    replicas : mapping of str to ndarray, shape (i, j, k) or (m,)
+        What the model makes of the data of its own map, with noise: what a contrast between regions
+        loses from the map to its replica, it lost from the truth to the map.
     files : mapping of str to callable
         Other files by their path below the output folder; each makes its content from what the
         names of all outputs begin with.
@@ -114,6 +119,8 @@ class Attachments:
     warnings: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    zeros: Mapping[str, Mask] = field(default_factory=dict)
+    replicas: Mapping[str, Array] = field(default_factory=dict)
     files: Mapping[str, Callable[[str], bytes]] = field(default_factory=dict)
 
 

@@ -59,8 +59,6 @@ _STEP = "susceptibility"
 #: Realisations of the noise; an error from this many is itself known to 1 / sqrt(2 n), three tenths.
 _DRAWS = 6
 _HALF = 0.5
-#: Slices are stored along this axis by every converter.
-_SLICE_AXIS = 2
 _MISFIT = "its echoes or its field do not fit those of the other slices (breathing, flow)"
 
 
@@ -257,9 +255,7 @@ def _map(
 ) -> tuple[SusceptibilityMapping, str]:
     cord = np.asarray(np.nan_to_num(image.mask.volume.data) > _HALF)
     canal, words = _canal(index, echoes, image, unit), "the cord mask, widened to the canal"
-    mapping = MappingSettings(
-        chain=ChainSettings(probes=_DRAWS), phase_sign=settings.phase_sign, slice_axis=_SLICE_AXIS
-    )
+    mapping = MappingSettings(chain=ChainSettings(probes=_DRAWS), phase_sign=settings.phase_sign)
     if canal is None:
         return map_susceptibility(scan, cord_mask=cord, settings=mapping), words
     # A cord that reaches beyond the user's canal is cord all the same.
@@ -303,7 +299,7 @@ def _canal(index: BidsIndex, echoes: EchoSet, image: CordImage, unit: Unit) -> M
 def _with_misfits(image: CordImage, found: SusceptibilityMapping) -> CordImage:
     """Add slices whose echoes or field stand out to those that need a look."""
     laid = orient(image.mask.volume)
-    if laid.order[2] != _SLICE_AXIS:
+    if laid.order[2] != found.quality["slice_axis"]:
         return image
     flagged = {int(k) for k in found.quality["slices_flagged"]}
     outliers = dict(image.outliers)

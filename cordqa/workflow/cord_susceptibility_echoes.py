@@ -233,6 +233,7 @@ def read_scan(
         phase_range=None if parts else phase_range or _range(index, files[0], phase),
         parts=parts,
         encoding=_encoding(index, files[0]),
+        slice_direction=str(index.sidecar(files[0]).get("SliceEncodingDirection", "")),
     )
 
 

@@ -39,6 +39,8 @@ _VOXELS = "standard errors of the voxels, carried through the extraction; voxels
 _ERROR_OF = {"local_field": "total_field"}
 #: Share of a region from which on something is said about it.
 _SAID = 0.05
+#: A contrast of fewer standard errors cannot be compared with what the inversion makes of it.
+_CLEAR = 2.0
 #: Share of the weight of a region whose voxels may lack a standard error.
 _WITHOUT_ERROR = 0.05
 
@@ -116,7 +118,9 @@ def susceptibility_rows(
     """
     groups = group_slices(image, atlas, settings.levels)
     method = cast("Method", settings.method)
-    blank = _Task(found, image, atlas, choice, groups, Gains(atlas, groups, method), {}, flags)
+    # Susceptibility has no true zero: what no label fills must not be taken for one.
+    gains = Gains(atlas, groups, method, surround=True)
+    blank = _Task(found, image, atlas, choice, groups, gains, {}, flags)
     doubts = {
         text: VoxelBox(atlas, np.asarray(orient(Volume(data=where, affine=image.volume.affine)).data))
         for text, where in found.maps.flags.items()
@@ -143,6 +147,7 @@ def _rows_of_map(task: _Task, quantity: str, method: Method) -> list[Measurement
             quantity=quantity,
             regions=regions_of(task.atlas.labels, task.choice),
             method=method,
+            surround=True,
             groups=task.groups.slices,
             notes=task.groups.notes,
             entities=task.image.entities,
@@ -196,10 +201,12 @@ def _contrast(rows: list[Measurement], task: _Task, box: VoxelBox, errors: _Erro
         if region != "GM" or white is None:
             continue
         error, how = math.nan, ""
+        passed: tuple[str, ...] = ()
         if task.gains.method in LINEAR and math.isfinite(grey.value + white.value):
             first, inside = _gain("GM", level, task, box)
             second, _ = _gain("WM", level, task, box)
             error, how = errors.of(first - second, inside)
+            passed = _passed_on(first - second, inside, task, box, error)
         found.append(
             replace(
                 grey,
@@ -209,10 +216,26 @@ def _contrast(rows: list[Measurement], task: _Task, box: VoxelBox, errors: _Erro
                 uncertainty_method=how,
                 n_voxels=min(grey.n_voxels, white.n_voxels),
                 coverage=min(grey.coverage, white.coverage),
-                flags=tuple(dict.fromkeys((*grey.flags, *white.flags))),
+                flags=tuple(dict.fromkeys((*passed, *grey.flags, *white.flags))),
             )
         )
     return found
+
+
+def _passed_on(
+    gain: Array, inside: NDArray[np.intp], task: _Task, box: VoxelBox, error: float
+) -> tuple[str, ...]:
+    """Say how much of a contrast the inversion passes on; nothing where the contrast is hardly there."""
+    attached = task.found.maps.attached
+    replica = None if attached is None else attached.replicas.get("susceptibility")
+    if replica is None:
+        return ()
+    before = float(gain @ np.nan_to_num(box.take(inside)))
+    after = float(gain @ np.nan_to_num(task.box(replica).take(inside)))
+    if not abs(before) > _CLEAR * error:
+        return ()
+    part = f"{100 * after / before:.0f} %"
+    return (f"the inversion passes on about {part} of this contrast; the background step may take more",)
 
 
 def _placed(row: Measurement, task: _Task, quantity: str, method: str) -> Measurement:

@@ -92,6 +92,46 @@ def test_a_region_has_the_error_of_its_noise_realisations(files, data, tmp_path,
     assert rows[1].standard_uncertainty > 0
 
 
+def test_the_zero_of_the_scale_is_no_measurement(files, data, tmp_path, capsys):
+    region = np.zeros(data[2].shape)
+    region[10:16, 10:16, 10:14] = 1
+    region[10:16, 10:16, 14:18] = 2
+    save(tmp_path / "region.nii.gz", region, AFFINE)
+    reference = save(tmp_path / "reference.nii.gz", region == 1, AFFINE)
+    more = ["--mask", str(files["mask"]), "--region", str(tmp_path / "region.nii.gz")]
+    more += ["--inversion", "tv", "--noise-realisations", "4"]
+
+    def rows(out, *extra):
+        assert run(words(files, tmp_path / out, *more, *extra)) == 0
+        capsys.readouterr()
+        result = read_result(tmp_path / out)
+        return result, [m for m in result.measurements if m.quantity == "susceptibility"]
+
+    result, (whole, first, second) = rows("whole")
+    assert np.isnan(whole.value) and np.isnan(whole.standard_uncertainty)
+    assert "the zero of the scale" in whole.flags[0]
+    assert np.isfinite([first.value, second.value]).all()
+    text = " ".join(result.methods)
+    assert "mean 0 ppm and standard deviation" in text
+    assert "is for magnetic susceptibility the root mean square over 4 realisations" in text.lower()
+    assert "and for the other maps propagated from the standard errors of the voxels" in text
+    # Small images say what the inversion passes on of a contrast.
+    passed = [s for s in result.statistics if s.name == "contrast passed on"]
+    assert {s.region for s in passed} <= {first.region, second.region}
+    assert all(0 < s.value < 1.5 and "the inversion passes on" in s.note for s in passed)
+    _, (whole, first, second) = rows("region", "--reference", str(reference))
+    assert np.isfinite([whole.value, second.value]).all() and np.isnan(first.value)
+
+
+def test_a_widened_cord_mask_is_called_that(files, tmp_path, capsys):
+    more = ["--cord-mask", str(files["mask"]), "--noise-realisations", "0"]
+    assert run(words(files, tmp_path / "out", *more)) == 0
+    capsys.readouterr()
+    notices = [notice.message for notice in read_result(tmp_path / "out").notices]
+    assert any("the cord mask was widened" in text for text in notices)
+    assert not any("one was made" in text for text in notices)
+
+
 def test_magnitudes_are_found_beside_the_phase(data, tmp_path, capsys):
     found = write_bids(tmp_path, data)
     assert run(["fit", "qsm", *found["phase"], str(tmp_path / "out"), *FAST]) == 0

@@ -83,12 +83,18 @@ def test_the_sign_and_size_of_the_contrast_are_recovered(
     exact = {
         one.region: one.value
         for one in extract_regions(
-            replace(stored, data=scan.chi_ppm), atlas, quantity="susceptibility", regions=["GM", "WM"]
+            replace(stored, data=scan.chi_ppm),
+            atlas,
+            quantity="susceptibility",
+            regions=["GM", "WM"],
+            surround=True,
         )
     }
     one = row(result, "susceptibility", "GM-WM")
     assert 0.85 < one.value / (exact["GM"] - exact["WM"]) < 1.1
     assert 0 < one.standard_uncertainty < 0.2 * truth
+    said = next(flag for flag in one.flags if "the inversion passes on about" in flag)
+    assert 80 <= int(said.split(" % of this contrast")[0].rsplit(" ", 1)[1]) <= 115
     grey, white = (row(result, "susceptibility", region).value for region in ("GM", "WM"))
     assert one.value == pytest.approx(grey - white, abs=1e-12)
     # Relative to the mean of the voxels with a value, as the rows say.

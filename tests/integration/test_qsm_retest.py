@@ -8,6 +8,7 @@ import pytest
 
 from cordqa.cli._run import run
 from cordqa.io.results import read_result
+from cordqa.records import Status
 
 
 @pytest.mark.parametrize("quantity", ["susceptibility", "local_field"])
@@ -76,3 +77,9 @@ def test_the_test_that_the_documentation_offers(tmp_path, capsys):
     assert {one.unit for one in result.statistics if one.name == "RC"} == {"ppm"}
     assert {one.quantity for one in result.statistics if one.name == "RC"} == {"susceptibility"}
     assert result.verdicts
+    # The whole mask is the zero: it neither passes nor fails a limit.
+    assert {one.region for one in result.statistics if one.name == "RC" and np.isfinite(one.value)} == {
+        "region 1",
+        "region 2",
+    }
+    assert all((one.status is Status.PASS) == ("mask" not in one.subject) for one in result.verdicts)

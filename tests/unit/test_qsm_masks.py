@@ -168,3 +168,11 @@ def test_noise_is_estimated_within_a_quarter(scan):
     inner = ellipsoid(mask.shape, (10, 10, 10)) & mask
     assert estimate_noise(magnitude[..., -1], inner) == pytest.approx(20.0, rel=0.25)
     assert math.isnan(estimate_noise(magnitude[..., -1], np.zeros(mask.shape, dtype=bool)))
+
+
+@pytest.mark.parametrize("snr", [0.0, 0.5, 1.0, 2.0, 5.0, 30.0])
+def test_noise_is_estimated_where_the_signal_drowns_in_it(snr):
+    rng = np.random.default_rng(3)
+    shape = (24, 24, 16)
+    signal = snr + rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    assert estimate_noise(np.abs(signal), np.ones(shape, dtype=bool)) == pytest.approx(1.0, abs=0.15)

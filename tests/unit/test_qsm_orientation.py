@@ -14,6 +14,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from cordqa.models.susceptibility.dipole import forward_field
 from cordqa.models.susceptibility.geometry import b0_from_affine, voxel_size_mm
 from cordqa.models.susceptibility.pipeline import MappingSettings, Scan, map_susceptibility
+from cordqa.models.susceptibility.scan import find_slice_axis
 from cordqa.models.susceptibility.total_field import ChainSettings
 from cordqa.simulate.susceptibility import simulate_cord
 
@@ -138,3 +139,20 @@ def test_nibabel_turns_images_as_this_test_does():
         np.testing.assert_array_equal(other.get_fdata(), turned(image.get_fdata(), how))
         np.testing.assert_allclose(other.affine, turned_affine(image.affine, how, image.shape))
         np.testing.assert_array_equal(back(other.get_fdata(), how), image.get_fdata())
+
+
+@pytest.mark.parametrize(
+    ("told", "voxel", "axis"),
+    [
+        ("", (1.0, 1.0, 1.0), 2),
+        ("", (0.8, 0.8, 3.0), 2),
+        ("", (0.8, 3.0, 0.8), 1),
+        ("", (3.0, 0.8, 0.9), 0),
+        ("", (1.1, 1.0, 1.0), 2),
+        ("j-", (1.0, 1.0, 3.0), 1),
+        ("i", (1.0, 1.0, 1.0), 0),
+        ("sagittal", (1.0, 1.0, 1.0), 2),
+    ],
+)
+def test_slices_lie_where_the_sidecar_or_the_voxels_say(told, voxel, axis):
+    assert find_slice_axis(told, np.array(voxel)) == axis

@@ -126,6 +126,8 @@ def assemble(
             masks={"fit": masks.fit, "valid": masks.valid, "registration": masks.registration},
             images=_images(stage, found, settings),
             draws={} if zero.draws_ppm is None else {"susceptibility": _spread(zero.draws_ppm, found.valid)},
+            zeros={"susceptibility": zero.inside},
+            replicas={} if found.replica_ppm is None else {"susceptibility": found.replica_ppm},
             documents={"consensus": consensus},
             methods=(" ".join(methods),),
             warnings=(*_warnings(stage, found, settings), *(() if parts is None else parts.notices)),
@@ -226,6 +228,7 @@ def _judge(stage: FieldStage, found: Reconstruction, settings: MappingSettings) 
         "odd_even_span_rad": stage.odd_even.span_rad,
         # One echo has no residual.
         "misfit_by_echo": _medians(slices.misfit) if stage.echoes.times_s.size > 1 else [],
+        "slice_axis": slices.axis,
         "slice_step_sd_hz": slices.jitter_hz,
         "slices_flagged": list(slices.flagged),
         "streak": found.streak,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cordqa.models.susceptibility.background_record import Background, check_field, make_background
 from cordqa.models.susceptibility.dipole import Dipole, pad_for
-from cordqa.models.susceptibility.harmonics import orthonormal_harmonics
+from cordqa.models.susceptibility.harmonics import orthonormalise, unit_harmonics
 
 __all__ = ["SourceFit", "fill_holes", "remove_by_projection", "source_fit"]
 
@@ -62,8 +62,10 @@ class SourceFit:
     harmonics: Single
     damping: float = 1e-3
 
-    def fit(self, field: Single, *, ratio: float, inside: float, iterations: int) -> Single:
-        """Return the background field on the grid.
+    def fit(
+        self, field: Single, *, ratio: float, inside: float, iterations: int, start: Single | None = None
+    ) -> tuple[Single, Single]:
+        """Return the background field on the grid, and the sources.
 
         Parameters
         ----------
@@ -75,20 +77,26 @@ class SourceFit:
             Expected size of the sources inside; 0 forbids them.
         iterations : int
             Of conjugate gradients: few, which regularises.
+        start : ndarray of float32, optional
+            Sources that an earlier fit found; none unless told.
         """
         prior = np.where(self.tissue, np.float32(inside), np.float32(ratio))
-        sources = prior * self._solve(field, prior, iterations)
+        sources = prior * self._solve(field, prior, iterations, start)
         remainder = field - self.dipole(sources)
         background = self.dipole(np.where(self.tissue, np.float32(0), sources))
         values = remainder.ravel()[self.index] * self.weight
         smooth = self.harmonics @ (values @ self.harmonics)
         background.ravel()[self.index] += smooth / np.maximum(self.weight, np.float32(1e-6))
-        return background
+        return background, sources
 
-    def _solve(self, field: Single, prior: Single, iterations: int) -> Single:
+    def _solve(self, field: Single, prior: Single, iterations: int, start: Single | None) -> Single:
         """Conjugate gradients on the normal equations of the sources in units of their size."""
-        residual = prior * self.dipole(self._project(field))
-        step, direction = np.zeros_like(residual), residual.copy()
+        step = np.zeros_like(field)
+        if start is not None:
+            step = np.divide(start, prior, out=step, where=prior > 0)
+            field = field - self.dipole(start)
+        residual = prior * self.dipole(self._project(field)) - np.float32(self.damping) * step
+        direction = residual.copy()
         power = float(np.vdot(residual, residual))
         for _ in range(iterations):
             if power <= 0:
@@ -135,7 +143,7 @@ def remove_by_projection(
     weight : ndarray, optional
         0 to 1; how far each voxel is to be trusted.
     harmonic_degree : int
-        Fields of distant sources that are removed freely; -1 for none.
+        Fields of distant sources that are removed freely.
     iterations : int
 
     Raises
@@ -145,14 +153,14 @@ def remove_by_projection(
     field, used = check_field(total_field, mask)
     voxel = np.asarray(voxel_size_mm, dtype=float)
     padding = pad_for(used)
+    inside = padding.embed_mask(used)
     fit = source_fit(
         Dipole(padding.shape, voxel, b0_direction),
-        padding.embed_mask(used),
         padding.extend_mask(fill_holes(used)),
         padding.embed(np.where(used, 1.0 if weight is None else weight, 0)),
-        harmonic_degree,
+        (np.flatnonzero(inside), unit_harmonics(inside, voxel, harmonic_degree)),
     )
-    background = fit.fit(padding.embed(field), ratio=1.0, inside=0.0, iterations=iterations)
+    background, _ = fit.fit(padding.embed(field), ratio=1.0, inside=0.0, iterations=iterations)
     method = (
         f"Background was removed by projection onto dipole fields, {iterations} iterations of conjugate "
         f"gradients, sources outside the filled mask only, solid harmonics to degree {harmonic_degree} free."
@@ -160,13 +168,20 @@ def remove_by_projection(
     return make_background(total_field, field - padding.crop(background), used, mask, method)
 
 
-def source_fit(dipole: Dipole, mask: Mask, tissue: Mask, weight: Single, degree: int) -> SourceFit:
-    """Prepare the fit on a padded grid."""
-    index = np.flatnonzero(mask)
+def source_fit(
+    dipole: Dipole, tissue: Mask, weight: Single, harmonics: tuple[Index, Single], *, damping: float = 1e-3
+) -> SourceFit:
+    """Prepare the fit on a padded grid.
+
+    Parameters
+    ----------
+    dipole : Dipole
+    tissue : ndarray of bool
+    weight : ndarray of float32
+    harmonics : tuple of ndarray
+        Flat indices of the voxels with data, and the values there of the fields that cost nothing.
+    damping : float
+    """
+    index, fields = harmonics
     values = weight.ravel()[index]
-    if degree < 0:
-        harmonics = np.zeros((index.size, 0), dtype=np.float32)
-    else:
-        basis = orthonormal_harmonics(mask, dipole.voxel_size_mm, degree, values.astype(float))
-        harmonics = basis.astype(np.float32)
-    return SourceFit(dipole, index, tissue, values, harmonics)
+    return SourceFit(dipole, index, tissue, values, orthonormalise(fields * values[:, None]), damping)

@@ -32,7 +32,7 @@ class ChainSettings:
         Weight of the penalty of the inversion in its own scale; chosen from the noise otherwise.
     rounds : int, optional
         Most rounds of background and inversion of the alternating scheme, which stops earlier when
-        the local field has settled; 16 unless told, 6 on grids above half a million voxels.
+        the local field has settled; 8 unless told, 6 on grids above 300 000 voxels.
     two_pass : bool
         Invert the reliable voxels first, then all, and combine.
     radians_per_ppm : float, optional
@@ -42,8 +42,9 @@ class ChainSettings:
         Random fields for the standard error of susceptibility; 0 for none.
     seed : int
         Of the random fields.
-    replica : bool
-        Invert the field of the map itself, with noise, to see what becomes of its contrasts.
+    replica : bool, optional
+        Whether to invert the field of the map itself, with noise, to see what becomes of its contrasts;
+        where noise is drawn and the padded grid has fewer than 300 000 voxels unless told.
     """
 
     background: str = "alternating"
@@ -54,7 +55,7 @@ class ChainSettings:
     radians_per_ppm: float | None = None
     probes: int = 0
     seed: int = 0
-    replica: bool = False
+    replica: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ class Reconstruction:
     replica_ppm : ndarray or None
         What the inversion makes of the field of this very map with noise of the same size, NaN outside
         ``valid``: :func:`~cordqa.models.susceptibility.inversion_recovery.contrast_recovery` reads from
-        it how much of a contrast is lost.  None unless asked for, and for other inversions than total
+        it how much of a contrast is lost.  None where it was not made, and for other inversions than total
         variation.
     methods : tuple of str
         Sentences for the methods text.

@@ -8,7 +8,7 @@ not drink the local field, and grow from round to round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from cordqa.errors import InputError
 from cordqa.models.susceptibility.background_record import check_field
 from cordqa.models.susceptibility.background_sources import SourceFit, fill_holes, source_fit
-from cordqa.models.susceptibility.chain_record import ChainSettings
 from cordqa.models.susceptibility.dipole import Dipole, Padding, pad_for
-from cordqa.models.susceptibility.harmonics import solid_harmonics
-from cordqa.models.susceptibility.inversion_direct import invert_by_division, invert_by_smoothness
+from cordqa.models.susceptibility.harmonics import unit_harmonics
 from cordqa.models.susceptibility.inversion_judge import (
     data_weights,
     field_noise,
@@ -30,7 +28,6 @@ from cordqa.models.susceptibility.inversion_judge import (
     spike_weights,
 )
 from cordqa.models.susceptibility.inversion_tv import TotalVariation
-from cordqa.models.susceptibility.uncertainty import noise_draws
 
 __all__ = ["ChainState", "Problem", "prepare_problem"]
 
@@ -56,9 +53,6 @@ _WILD = 10.0
 #: The rounds end when the local field changes by less than this part of its own scatter.
 _SETTLED = 0.015
 _LEAST_ROUNDS = 3
-#: Iterations by which an inversion goes on after noise was added: enough for the change to arrive.
-#: Half of them on a large grid, for time: errors then come out up to a fifth too small.
-_DRAW_ITERATIONS, _FEWER_DRAW_ITERATIONS = 20, 10
 #: Voxels of less than this weight wait for the second of two passes.
 _RELIABLE_WEIGHT = 0.5
 _LEAST_SLICES = 3
@@ -71,10 +65,13 @@ class _Effort(NamedTuple):
     rounds: int
     #: Conjugate gradients without noise; stopping early regularises, so more noise means fewer.
     source_iterations: int
+    #: Part of them in later rounds, which then start from the sources outside of the round before; 1 starts
+    #: anew.  In a cord, whose rim is all around, that would let the rim drink local field.
+    later: float
     inversion_iterations: int
 
 
-_SMALL, _LARGE, _LARGE_GRID = _Effort(16, 45, 10), _Effort(6, 40, 20), 500_000
+_SMALL, _LARGE, _LARGE_GRID = _Effort(8, 45, 1.0, 10), _Effort(6, 40, 0.4, 15), 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +210,7 @@ def _filled_error(standard_error: Array, used: Mask) -> Array:
 
 
 def _free_fields(inside: Mask, dipole: Dipole) -> tuple[Index, Single]:
-    fields = solid_harmonics(inside, dipole.voxel_size_mm, _DEGREE)
-    fields /= np.maximum(np.sqrt((fields**2).mean(0)), 1e-12)
-    return np.flatnonzero(inside), fields.astype(np.float32)
+    return np.flatnonzero(inside), unit_harmonics(inside, dipole.voxel_size_mm, _DEGREE)
 
 
 def _source_iterations(most: int, noise_ppm: float) -> int:
@@ -240,6 +235,8 @@ class ChainState:
     ----------
     local, chi, weight : ndarray of float32
         On the padded grid.
+    solver, sharper : TotalVariation
+        Of the local field, and of the inversion that gives contrast back (None before it).
     rounds : int
     change : float
         What the last round changed in the local field, over its scatter.
@@ -252,7 +249,7 @@ class ChainState:
         self.weight = problem.weight
         self._source_weight = problem.weight
         self.solver = TotalVariation(problem.dipole)
-        self._sharper: TotalVariation | None = None
+        self.sharper: TotalVariation | None = None
         self.rounds = 0
         self.change = 0.0
 
@@ -263,15 +260,20 @@ class ChainState:
         self._source_weight = self.weight
         effort = _LARGE if problem.field.size > _LARGE_GRID else _SMALL
         rounds = effort.rounds if rounds is None else rounds
-        iterations = _source_iterations(effort.source_iterations, problem.noise_ppm)
+        first = iterations = _source_iterations(effort.source_iterations, problem.noise_ppm)
         field, inside = problem.field, problem.inside
         ratios = np.geomspace(_FIRST_RATIO, _LAST_RATIO, rounds) if rounds > 1 else [_FIRST_RATIO]
+        outside: Single | None = None
         for ratio in ratios:
             before = self.local
-            sources = self._sources()
             own = problem.dipole(np.where(problem.tissue, self.chi, np.float32(0)))
             known = np.where(inside, field - own, np.float32(0)) if self.rounds else field
-            background = sources.fit(known, ratio=float(ratio), inside=1.0, iterations=iterations)
+            background, sources = self._sources().fit(
+                known, ratio=float(ratio), inside=1.0, iterations=iterations, start=outside
+            )
+            if effort.later < 1:
+                iterations = max(round(first * effort.later), 1)
+                outside = np.where(problem.tissue, np.float32(0), sources)
             self.local = np.where(inside, field - background, np.float32(0))
             self._invert(strength, effort.inversion_iterations, free=True)
             self.rounds += 1
@@ -283,9 +285,10 @@ class ChainState:
     def _sources(self) -> SourceFit:
         """Prepare the fit of sources; wild voxels that the last round showed count for little."""
         problem = self.problem
-        fit = source_fit(problem.dipole, problem.inside, problem.tissue, self._source_weight, _DEGREE)
-        fit.damping = _SOURCE_DAMPING * noise_regularisation(problem.noise_ppm, squared=True)
-        return fit
+        damping = _SOURCE_DAMPING * noise_regularisation(problem.noise_ppm, squared=True)
+        return source_fit(
+            problem.dipole, problem.tissue, self._source_weight, problem.harmonics, damping=damping
+        )
 
     def settle(self, strength: float, *, free: bool) -> None:
         """Invert a local field that stays as it is, but for its harmonics where they are free."""
@@ -312,17 +315,17 @@ class ChainState:
 
     def sharpen(self, strength: float, *, free: bool) -> None:
         """Give the susceptibility back the contrast that total variation took."""
-        self._sharper = self.solver.copy()
-        self.chi = self._sharper.solve(
-            self._with_rest(self.local, self.solver),
+        self.sharper = self.solver.copy()
+        self.chi = self.sharper.solve(
+            self.with_rest(self.local, self.solver),
             self.weight,
             strength,
             iterations=_SHARPENING_ITERATIONS,
             harmonics=self.problem.harmonics if free else None,
         )
-        self._take(self._sharper)
+        self._take(self.sharper)
 
-    def _with_rest(self, local: Single, solver: TotalVariation) -> Single:
+    def with_rest(self, local: Single, solver: TotalVariation) -> Single:
         """Add to a local field what an inversion left of it.
 
         Total variation pays for contrast and so takes too little of it; the rest is in the residual,
@@ -340,75 +343,7 @@ class ChainState:
         alone = TotalVariation(problem.dipole, radians_per_ppm=self.solver.radians_per_ppm)
         weight = np.where(reliable, self.weight, np.float32(0))
         alone.solve(self.local, weight, strength, iterations=_PASSES * _PASS_ITERATIONS)
-        known = self._with_rest(self.local, alone)
+        known = self.with_rest(self.local, alone)
         chi = alone.solve(known, weight, strength, iterations=_SHARPENING_ITERATIONS)
         shift = np.float32(np.mean(self.chi[reliable] - chi[reliable]))
         self.chi = np.where(reliable, chi + shift, self.chi)
-
-    def draws(
-        self,
-        strength: float,
-        settings: ChainSettings,
-        noise: Callable[[np.random.Generator], Single] | None = None,
-    ) -> Single:
-        """Draw the noise of the result; ``noise`` makes that of the field in the shape of the image."""
-        problem = self.problem
-
-        def draw(rng: np.random.Generator) -> Single:
-            if noise is None:
-                white: Single = rng.standard_normal(self.local.shape, dtype=np.float32) * problem.error
-                return white
-            return np.where(problem.inside, problem.padding.embed(noise(rng)), np.float32(0))
-
-        return noise_draws(
-            self._inversion(strength, settings),
-            self.local,
-            draw,
-            index=problem.harmonics[0],
-            probes=settings.probes,
-            seed=settings.seed,
-        )
-
-    def replica(self, strength: float, settings: ChainSettings) -> Single:
-        """Invert the field of the susceptibility found, with noise, from the beginning."""
-        problem = self.problem
-        rng = np.random.default_rng(settings.seed)
-        chi = np.where(problem.inside, self.chi - np.mean(self.chi[problem.inside]), np.float32(0))
-        noise = rng.standard_normal(chi.shape, dtype=np.float32) * problem.error
-        again = ChainState(problem)
-        again.local = np.where(problem.inside, problem.dipole(chi) + noise, np.float32(0))
-        again.solver = TotalVariation(problem.dipole, radians_per_ppm=self.solver.radians_per_ppm)
-        free = settings.background != "none"
-        again.settle(strength, free=free)
-        again.sharpen(strength, free=free)
-        return again.chi
-
-    def _inversion(self, strength: float, settings: ChainSettings) -> Callable[[Single], Single]:
-        """Return the inversion as a function of the local field alone."""
-        dipole = self.problem.dipole
-        harmonics = None if settings.background == "none" else self.problem.harmonics
-        large = self.problem.field.size > _LARGE_GRID
-        iterations = _FEWER_DRAW_ITERATIONS if large else _DRAW_ITERATIONS
-
-        def continued(local: Single) -> Single:
-            solver = self.solver.copy()
-            chi = solver.solve(local, self.weight, strength, iterations=iterations, harmonics=harmonics)
-            if self._sharper is None:
-                return chi
-            if solver.harmonic_field is not None:
-                local = local + solver.harmonic_field
-            return self._sharper.copy().solve(
-                self._with_rest(local, solver),
-                self.weight,
-                strength,
-                iterations=iterations,
-                harmonics=harmonics,
-            )
-
-        match settings.inversion:
-            case "tkd":
-                return lambda local: invert_by_division(dipole, local)
-            case "l2":
-                return lambda local: invert_by_smoothness(dipole, local, strength)
-            case _:
-                return continued

@@ -5,8 +5,8 @@ phase offset of coils and readout.  A line with a free intercept wastes most of 
 know about the slope, yet the offset varies slowly in space (Robinson et al. 2017,
 doi:10.1002/nbm.3601).  The fit therefore gives the intercept of each voxel a normal prior: its
 mean is the robust local average of the free intercepts, its variance is what they scatter about
-that average beyond their own noise.  Where the echoes contradict the line (partial volume with
-air) the standard error is widened by the misfit.
+that average beyond their own noise, at the scale where the offset is known best.  Where the echoes
+contradict the line (partial volume with air) the standard error is widened by the misfit.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.models.susceptibility.physics import radians_per_ppm_second
-from cordqa.models.susceptibility.smooth import smooth_angle
+from cordqa.models.susceptibility.smooth import AngleSmoother, Smoothed
 from cordqa.models.susceptibility.unwrap import wrap
 
-__all__ = ["FieldFit", "fit_field", "line_fit"]
+__all__ = ["LEAST_SPREAD", "FieldFit", "fit_field", "line_fit"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _TINY = np.finfo(float).tiny
 #: Scales of the local average that are tried, in voxels of the shortest edge.
-_SCALES = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
-#: A local average follows the offsets while their robust scatter about it stays below this many
-#: of their own standard deviations.
-_FOLLOWS = 1.1
+_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
+#: Wider averages are not tried once the expected error of one exceeds the least so far by this much, in
+#: variances of a free offset: it falls with the noise and then grows with what the average does not follow.
+_WORSE = 0.1
+#: Least variance of the prior of the offset, over the median variance of a free one.
+LEAST_SPREAD = 1e-3
 _GAUSS_NEWTON = 4
 #: Misfits this improbable widen the standard error.
 _MISFIT_LEVEL = 1e-3
@@ -208,27 +210,48 @@ def _noise(unwrapped: Array, power: Array, times: Array, line: _Line) -> float:
 
 def _offset_prior(
     free: _Line, noise: float, mask: Mask, voxel_size: Array
-) -> tuple[float, float, tuple[Array, Array] | None]:
-    """Choose the widest local average that the offsets follow; return scale, spread and prior."""
+) -> tuple[float, float, tuple[Array, Array]]:
+    """Choose the local average that tells most about the offsets; return scale, spread and prior.
+
+    The variance of an offset about the average of its neighbours is what the free offsets scatter about
+    it, less their own noise; the average has noise of its own, the more the fewer it joins.  The scale
+    with the least sum of both is taken, between those tried: it then changes little when a scan is
+    repeated.
+    """
     variance = free.offset_variance * noise**2
+    middle = float(np.median(variance))
     shape = np.min(voxel_size) / np.asarray(voxel_size, dtype=float)
-    best: tuple[float, Array, float] | None = None
+    smoother = AngleSmoother(free.offset, 1 / variance, mask)
+    tried: list[tuple[float, float]] = []
     for scale in _SCALES:
-        smooth = smooth_angle(free.offset, 1 / variance, mask, sigma_voxels=scale * shape)
-        score = np.abs(wrap(free.offset - smooth)) / np.sqrt(variance)
-        scatter = float(1.4826 * np.median(score))
-        if scatter > _FOLLOWS:
+        found = smoother.at(scale * shape)
+        tried.append((scale, _excess(free.offset, found, variance) + found.left))
+        if tried[-1][1] > min(risk for _, risk in tried) + _WORSE:
             break
-        best = (scale, smooth, scatter)
-    if best is None:
-        return 0.0, math.nan, None
-    scale, smooth, scatter = best
-    excess = max(scatter**2 - 1, 0.0) * float(np.median(variance))
-    deviation = wrap(free.offset - smooth)
-    floor = 1e-3 * float(np.median(variance))
-    weight = np.full(variance.shape, noise**2 / (excess + floor))
+    scale = _least(tried)
+    found = smoother.at(scale * shape)
+    excess = max(_excess(free.offset, found, variance), 0.0) * middle
+    deviation = wrap(free.offset - found.angle)
+    weight = np.full(variance.shape, noise**2 / (excess + LEAST_SPREAD * middle))
     # The prior continues the branch of the free intercept, which has no natural multiple of 2 pi.
     return scale, math.sqrt(excess), (free.offset - deviation, weight)
+
+
+def _excess(offset: Array, found: Smoothed, variance: Array) -> float:
+    """Return what offsets scatter about their average beyond their noise, in variances of that."""
+    score = np.abs(wrap(offset - found.angle)) / np.sqrt(variance)
+    # An average holds the voxel itself, so that noise alone deviates from it by a little less than 1.
+    return float(1.4826 * np.median(score)) ** 2 - (1 - 2 * found.own + found.left)
+
+
+def _least(tried: list[tuple[float, float]]) -> float:
+    """Return where a parabola through the least value and its neighbours is least, over log scale."""
+    at = min(range(len(tried)), key=lambda k: tried[k][1])
+    if not 0 < at < len(tried) - 1:
+        return tried[at][0]
+    x, y = np.log([scale for scale, _ in tried[at - 1 : at + 2]]), [r for _, r in tried[at - 1 : at + 2]]
+    bend, slope, _ = np.polyfit(x, y, 2)
+    return float(np.exp(np.clip(-slope / (2 * bend), x[0], x[2]))) if bend > 0 else tried[at][0]
 
 
 def _refine(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cordqa.models.susceptibility.field import FieldFit, line_fit
+from cordqa.models.susceptibility.field import LEAST_SPREAD, FieldFit, line_fit
 from cordqa.models.susceptibility.physics import radians_per_ppm_second
 
 __all__ = ["FieldNoise", "field_noise"]
@@ -22,8 +22,6 @@ Single = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _TINY = float(np.finfo(np.float32).tiny)
-#: Least variance of the prior of the offset, over the median variance of a free one, as in the fit.
-_LEAST_SPREAD = 1e-3
 _LARGEST_VARIANCE = 1e3
 #: Errors beyond this many times the median count as that: such voxels have no weight to speak of.
 _WORST = 100.0
@@ -138,7 +136,7 @@ def field_noise(
     shift = (power @ echo_times_s) / second
     pull, smooth = np.zeros_like(variance), np.zeros(3)
     if fit.offset_scale_voxels > 0:
-        spread = max(fit.offset_sd_rad**2, _LEAST_SPREAD * float(np.median(variance)))
+        spread = max(fit.offset_sd_rad**2, LEAST_SPREAD * float(np.median(variance)))
         pull = variance / (variance + spread)
         smooth = fit.offset_scale_voxels * voxel_size_mm.min() / voxel_size_mm
     # What the fit says of a voxel, without what it added for misfit.

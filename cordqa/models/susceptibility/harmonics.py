@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["orthonormal_harmonics", "solid_harmonics"]
+__all__ = ["orthonormalise", "solid_harmonics", "unit_harmonics"]
 
 Array = NDArray[np.float64]
+Single = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+
+#: Columns of less than this part of the power of the strongest are noise of the arithmetic.
+_DISTINCT = 1e-7
 
 
 def solid_harmonics(mask: Mask, voxel_size_mm: Array, degree: int) -> Array:
@@ -52,27 +56,27 @@ def _coordinates(mask: Mask, voxel_size: Array) -> Array:
     return scaled
 
 
-def orthonormal_harmonics(mask: Mask, voxel_size_mm: Array, degree: int, weight: Array) -> Array:
-    """Return an orthonormal basis of the weighted solid harmonics.
+def orthonormalise(columns: Single) -> Single:
+    """Orthonormalise thin columns through their Gram matrix, which is far cheaper than QR.
 
     Parameters
     ----------
-    mask : ndarray of bool
-    voxel_size_mm : ndarray, shape (3,)
-    degree : int
-    weight : ndarray, shape (n_voxels,)
-        The basis spans ``weight * harmonics``.
+    columns : ndarray of float32, shape (n_voxels, k)
+        Weighted harmonics: at most a few dozen, and well behaved.
 
     Returns
     -------
-    ndarray, shape (n_voxels, k)
-        Fewer columns than harmonics where the mask cannot tell them apart.
+    ndarray of float32
+        Fewer columns where the voxels cannot tell them apart.
     """
-    columns = solid_harmonics(mask, voxel_size_mm, degree) * weight[:, None]
-    # A thin Gram matrix is far cheaper than a QR of all voxels, and 25 columns are well behaved.
-    norm = np.sqrt((columns**2).sum(0))
-    columns /= np.maximum(norm, 1e-12)
-    value, vector = np.linalg.eigh(columns.T @ columns)
-    keep = value > 1e-8 * value[-1]
-    basis: Array = columns @ (vector[:, keep] / np.sqrt(value[keep]))
-    return basis
+    value, vector = np.linalg.eigh((columns.T @ columns).astype(float))
+    keep = value > _DISTINCT * value[-1]
+    turn = (vector[:, keep] / np.sqrt(value[keep])).astype(np.float32)
+    return np.asarray(columns @ turn, dtype=np.float32)
+
+
+def unit_harmonics(mask: Mask, voxel_size_mm: Array, degree: int) -> Single:
+    """Return the solid harmonics with a mean square of one over the mask, shape (n_voxels, k)."""
+    fields = solid_harmonics(mask, voxel_size_mm, degree)
+    fields /= np.maximum(np.sqrt((fields**2).mean(0)), 1e-12)
+    return fields.astype(np.float32)

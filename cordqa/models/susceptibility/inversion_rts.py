@@ -48,7 +48,7 @@ def invert_in_two_steps(
     aim = [np.zeros_like(first) for _ in range(3)]
     chi, gradient = first, np.empty_like(first)
     for _ in range(iterations):
-        spectrum = anchor + dipole.transform(divergence(aim, steps, np.float32(_PENALTY)))
+        spectrum = anchor + np.float32(_PENALTY) * dipole.transform(divergence(aim, steps))
         chi = dipole.restore((spectrum * scale).astype(np.complex64))
         for axis in range(3):
             difference(chi, axis, steps[axis], gradient)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.models.susceptibility.dipole import Dipole
+from cordqa.models.susceptibility.harmonics import orthonormalise
 
 __all__ = ["TotalVariation", "difference", "divergence", "gradient_spectrum"]
 
@@ -93,11 +94,14 @@ class TotalVariation:
         self.predicted: Single = np.zeros(dipole.shape, dtype=np.float32)
         self._laplacian = gradient_spectrum(dipole.shape, self.steps)
         self._state: _State | None = None
+        #: Weights, harmonics and the basis made of them, shared with copies: draws of noise use one.
+        self._basis: list[tuple[Single, tuple[Index, Single], _Harmonics]] = []
 
     def copy(self, *, radians_per_ppm: float | None = None) -> TotalVariation:
         """Return a solver that starts where this one stands; it can be made non-linear."""
         phase = self.radians_per_ppm if radians_per_ppm is None else radians_per_ppm
         other = TotalVariation(self.dipole, radians_per_ppm=phase)
+        other._basis = self._basis
         if self._state is not None:
             state = self._state
             other._state = _State(
@@ -137,16 +141,20 @@ class TotalVariation:
         limit, couple = np.float32(1 / _PENALTY_RATIO), np.float32(_FIELD_PENALTY)
         slack = self.dipole.unpredictable * np.float32(_FIELD_PENALTY * _ROUGHNESS_PPM / regularisation)
         slack /= 1 + slack
-        couple_kernel = couple * (1 - slack) * self.dipole.kernel
-        scale = 1 / (couple_kernel * self.dipole.kernel + penalty * self._laplacian + np.float32(1e-9))
+        # Both sides of the equation of chi are divided by the penalty.
+        pull = (couple / penalty) * (1 - slack) * self.dipole.kernel
+        scale = 1 / (pull * self.dipole.kernel + self._laplacian + np.float32(1e-9) / penalty)
         scale[0, 0, 0] = 0
-        step = _DataStep.prepare(local_field, weight, harmonics, self.radians_per_ppm)
+        square = weight * weight
+        share = np.reciprocal(square + couple)
+        free = None if harmonics is None else self._harmonics(weight, square * share, harmonics)
+        step = _DataStep(local_field, square, share, free, self.radians_per_ppm)
         state = self._state or _begin(step.start())
         chi, predicted, gradient = (np.zeros_like(local_field) for _ in range(3))
         for _ in range(iterations):
             aim = self.dipole.transform(state.field_aim)
-            spectrum = aim * couple_kernel
-            spectrum += self.dipole.transform(divergence(state.aim, self.steps, penalty))
+            spectrum = aim * pull
+            spectrum += self.dipole.transform(divergence(state.aim, self.steps))
             spectrum *= scale
             explained = spectrum * self.dipole.kernel
             aim -= explained
@@ -167,6 +175,17 @@ class TotalVariation:
         self.predicted, self.harmonic_field = predicted, step.harmonic_field
         return chi
 
+    def _harmonics(self, weight: Single, part: Single, harmonics: tuple[Index, Single]) -> _Harmonics:
+        """Weigh the free fields by the part that the data have in a voxel, and make a basis of them."""
+        for known, fields, basis in self._basis:
+            if known is weight and fields is harmonics:
+                return basis
+        index, values = harmonics
+        root = np.sqrt(part.ravel()[index])
+        found = _Harmonics(index, root, orthonormalise(values * root[:, None]))
+        self._basis[:] = [(weight, harmonics, found)]
+        return found
+
 
 @dataclass(slots=True)
 class _DataStep:
@@ -178,24 +197,6 @@ class _DataStep:
     harmonics: _Harmonics | None
     radians_per_ppm: float | None
     harmonic_field: Single | None = None
-
-    @classmethod
-    def prepare(
-        cls,
-        target: Single,
-        weight: Single,
-        harmonics: tuple[Index, Single] | None,
-        radians_per_ppm: float | None,
-    ) -> _DataStep:
-        """Derive what all iterations share."""
-        square = weight * weight
-        share = np.reciprocal(square + np.float32(_FIELD_PENALTY))
-        free = None
-        if harmonics is not None:
-            index, fields = harmonics
-            root = np.sqrt((square * share).ravel()[index])
-            free = _Harmonics(index, root, _orthonormal(fields * root[:, None]))
-        return cls(target, square, share, free, radians_per_ppm)
 
     def start(self) -> Single:
         """Return the field of the first iteration."""
@@ -230,14 +231,6 @@ class _DataStep:
         return nearest
 
 
-def _orthonormal(columns: Single) -> Single:
-    """Orthonormalise thin columns through their Gram matrix, which is far cheaper than QR."""
-    value, vector = np.linalg.eigh((columns.T @ columns).astype(float))
-    keep = value > 1e-7 * value[-1]
-    turn = (vector[:, keep] / np.sqrt(value[keep])).astype(np.float32)
-    return np.asarray(columns @ turn, dtype=np.float32)
-
-
 def _begin(field: Single) -> _State:
     zero = [np.zeros_like(field) for _ in range(7)]
     return _State(zero[:3], zero[3:6], zero[6], field)
@@ -262,11 +255,11 @@ def difference(image: Single, axis: int, step: float, out: Single) -> None:
         out /= np.float32(step)
 
 
-def divergence(parts: list[Single], steps: Array, penalty: np.float32) -> Single:
-    """Adjoint of the differences, times the penalty."""
+def divergence(parts: list[Single], steps: Array) -> Single:
+    """Adjoint of the differences."""
     total = np.zeros_like(parts[0])
     for axis, part in enumerate(parts):
-        scaled = part * np.float32(float(penalty) / steps[axis])
+        scaled = part if steps[axis] == 1 else part * np.float32(1 / steps[axis])
         source, target = np.moveaxis(scaled, axis, 0), np.moveaxis(total, axis, 0)
         target -= source
         target[1:] += source[:-1]

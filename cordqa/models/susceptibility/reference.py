@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _FEW_VOXELS = 20
+#: Four decimals do not show less.
+_NOTHING_PPM = 5e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,8 @@ class Referenced:
         Mean over the reference that was subtracted, and the standard deviation between its voxels
         (ddof 1).
     n_voxels : int
+    inside : ndarray of bool
+        The voxels of the reference.
     sentence : str
         For the methods text.
     notices : tuple of str
@@ -48,6 +52,7 @@ class Referenced:
     subtracted_ppm: float
     spread_ppm: float
     n_voxels: int
+    inside: Mask
     sentence: str
     notices: tuple[str, ...] = ()
 
@@ -124,8 +129,8 @@ def _subtract(reconstruction: Reconstruction, inside: Mask, name: str) -> Refere
     if values.size < _FEW_VOXELS:
         notices = (f"the reference {name} has only {values.size} voxels",)
     sentence = (
-        f"Susceptibility is relative to the mean of the {name} ({values.size} voxels, mean {mean:.4f} ppm "
-        f"and standard deviation {spread:.4f} ppm before)."
+        f"Susceptibility is relative to the mean of the {name} ({values.size} voxels, mean {_plain(mean)} "
+        f"ppm and standard deviation {spread:.4f} ppm before)."
     )
     return Referenced(
         chi_ppm=reconstruction.chi_ppm - mean,
@@ -135,9 +140,15 @@ def _subtract(reconstruction: Reconstruction, inside: Mask, name: str) -> Refere
         subtracted_ppm=mean,
         spread_ppm=spread,
         n_voxels=int(values.size),
+        inside=inside,
         sentence=sentence,
         notices=notices,
     )
+
+
+def _plain(value: float) -> str:
+    """Write a mean that is zero as 0, whatever is left of it by rounding."""
+    return f"{value:.4f}" if abs(value) >= _NOTHING_PPM else "0"
 
 
 def region_value(referenced: Referenced, region: Mask) -> RegionValue:

@@ -20,7 +20,7 @@ from cordqa.models.susceptibility.geometry import b0_from_affine, voxel_size_mm
 from cordqa.models.susceptibility.phase_input import detect_scaling
 from cordqa.models.susceptibility.physics import hertz_per_ppm
 
-__all__ = ["Echoes", "Scan", "prepare_scan"]
+__all__ = ["Echoes", "Scan", "find_slice_axis", "prepare_scan"]
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -48,6 +48,8 @@ class Scan:
         Whether ``phase`` and ``magnitude`` are the real and the imaginary part.
     encoding : {'', '2D', '3D'}
         Whether slices were excited one by one; empty where nothing tells.
+    slice_direction : str
+        ``SliceEncodingDirection`` of the sidecar; empty where it does not tell.
     """
 
     phase: NDArray[np.floating]
@@ -59,6 +61,37 @@ class Scan:
     phase_range: Sequence[float] | None = None
     parts: bool = False
     encoding: str = ""
+    slice_direction: str = ""
+
+
+#: An edge of a voxel longer than both others by this factor is the thickness of a slice.
+_THICKER = 1.3
+#: Converters store a stack of slices along the last axis.
+_STACKED = 2
+
+
+def find_slice_axis(direction: str, voxel_size_mm: Array) -> int:
+    """Find the array axis along which slices lie.
+
+    Parameters
+    ----------
+    direction : str
+        ``SliceEncodingDirection`` of the sidecar (``i``, ``j`` or ``k``, with or without ``-``); empty where
+        it does not tell.
+    voxel_size_mm : ndarray, shape (3,)
+
+    Returns
+    -------
+    int
+        What the sidecar says, else the longest edge of a voxel if it is clearly longest, else the last.
+    """
+    told = direction.strip().lower().rstrip("-")
+    if told in ("i", "j", "k"):
+        return "ijk".index(told)
+    order = np.argsort(voxel_size_mm)
+    if voxel_size_mm[order[2]] >= _THICKER * voxel_size_mm[order[1]]:
+        return int(order[2])
+    return _STACKED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +114,8 @@ class Echoes:
     warnings : tuple of str
         What a reader must not overlook.
     encoding : {'', '2D', '3D'}
+    slice_axis : int
+        Array axis along which the slices lie.
     """
 
     phase: Single
@@ -93,6 +128,7 @@ class Echoes:
     sentences: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     encoding: str = ""
+    slice_axis: int = _STACKED
 
 
 def prepare_scan(scan: Scan) -> Echoes:
@@ -136,6 +172,7 @@ def prepare_scan(scan: Scan) -> Echoes:
         sentences=(words, f"The main field points along ({axes}) in array axes ({origin})."),
         warnings=doubts,
         encoding=scan.encoding,
+        slice_axis=find_slice_axis(scan.slice_direction, voxel_size_mm(scan.affine)),
     )
 
 

@@ -52,8 +52,6 @@ _SLICE_BY_SLICE = (
 )
 #: From fewer slices the field above and below is largely unknown.
 _FEW_SLICES = 16
-#: Slices are stored along this axis by every converter.
-_SLICE_AXIS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +77,8 @@ class MappingSettings:
         Compare the unwrapping with that of scikit-image.
     display_phase : bool
         Add the phase of the last echo unwrapped by its Laplacian, to look at.
-    slice_axis : int
-        Array axis along which slices are counted.
+    slice_axis : int, optional
+        Array axis along which slices are counted; found out unless told.
     """
 
     chain: ChainSettings = field(default_factory=ChainSettings)
@@ -91,7 +89,7 @@ class MappingSettings:
     separate_without_r2: bool = False
     second_opinion: bool = False
     display_phase: bool = False
-    slice_axis: int = _SLICE_AXIS
+    slice_axis: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,13 +174,14 @@ def measure_field(
     about_times = _times(line, echoes)
     sign, used, about_sign = _sign(line, inside, echoes, chosen.phase_sign)
     line = replace(line, field_ppm=used * line.field_ppm, offset_rad=used * line.offset_rad)
+    axis = echoes.slice_axis if chosen.slice_axis is None else chosen.slice_axis
     slices = judge_slices(
         line.field_ppm * hertz_per_ppm(echoes.field_strength_t),
         line.residual_rad,
         magnitude,
         inside,
         noise_sd=line.noise_sd,
-        axis=chosen.slice_axis,
+        axis=axis,
     )
     decay = None
     if echoes.times_s.size > 1:
@@ -211,10 +210,10 @@ def measure_field(
             about_sign,
             slices.sentence,
             _SLICE_BY_SLICE if echoes.encoding == "2D" else "",
-            _few_slices(inside, chosen.slice_axis),
+            _few_slices(inside, axis),
             _UNMASKED if kind == "quality" else "",
         ),
-        methods=_field_methods(echoes, kind, line, odd_even, used),
+        methods=(*_field_methods(echoes, kind, line, odd_even, used), _slices(axis)),
     )
 
 
@@ -338,10 +337,14 @@ def _field_methods(
     said.append(_unwrapping(echoes.times_s.size))
     if line.offset_scale_voxels > 0:
         said.append(
-            f"The phase offset was taken as smooth over {line.offset_scale_voxels:g} voxels, with a standard "
-            f"deviation of {line.offset_sd_rad:.3f} rad about it."
+            f"The phase offset was taken as smooth over {line.offset_scale_voxels:.2g} voxels, with a "
+            f"standard deviation of {line.offset_sd_rad:.3f} rad about it."
         )
     return tuple(said)
+
+
+def _slices(axis: int) -> str:
+    return f"Slices were judged one by one along the {('first', 'second', 'third')[axis]} axis of the array."
 
 
 def _unwrapping(n_echoes: int) -> str:

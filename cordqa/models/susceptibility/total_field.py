@@ -24,6 +24,7 @@ from cordqa.models.susceptibility.chain_record import (
     Reconstruction,
     check_settings,
 )
+from cordqa.models.susceptibility.chain_repeats import draw_noise, make_replica
 from cordqa.models.susceptibility.chain_state import ChainState, Problem, prepare_problem
 from cordqa.models.susceptibility.inversion_direct import invert_by_division, invert_by_smoothness
 from cordqa.models.susceptibility.inversion_judge import noise_regularisation, streak_index
@@ -38,6 +39,8 @@ Mask = NDArray[np.bool_]
 
 _TV = ("tv", "nonlinear-tv")
 _WITH_ERROR = (*_TV, "l2", "tkd")
+#: Voxels of the padded grid below which one more inversion is quick.
+_QUICK_GRID = 300_000
 _DOUBTFUL_WEIGHT = 0.3
 _MANY_DOUBTFUL = 0.05
 #: Part of its scatter by which a last round may change the local field without mention.
@@ -100,12 +103,20 @@ def reconstruct(
     _invert(state, strength, chosen)
     draws = None
     if chosen.probes and problem.error_known and chosen.inversion in _WITH_ERROR:
-        draws = state.draws(strength, chosen, noise)
+        draws = draw_noise(state, strength, chosen, noise)
     found = _record(state, strength, chosen, removed, total_field, mask, draws)
-    if chosen.replica and chosen.inversion in _TV:
-        again = np.where(found.valid, problem.padding.crop(state.replica(strength, chosen)), np.nan)
+    if _wants_replica(chosen, problem):
+        again = np.where(found.valid, problem.padding.crop(make_replica(state, strength, chosen)), np.nan)
         found = replace(found, replica_ppm=again - np.nanmean(again))
     return found
+
+
+def _wants_replica(settings: ChainSettings, problem: Problem) -> bool:
+    if settings.inversion not in _TV:
+        return False
+    if settings.replica is None:
+        return settings.probes > 0 and problem.field.size < _QUICK_GRID
+    return settings.replica
 
 
 def _remove(total: Array, mask: Mask, problem: Problem, settings: ChainSettings) -> Background | None:

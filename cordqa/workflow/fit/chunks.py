@@ -110,13 +110,18 @@ def _inside(maps: FittedMaps, mask: NDArray[np.bool_]) -> FittedMaps:
 
 
 def _attached(found: Attachments | None, mask: NDArray[np.bool_]) -> Attachments | None:
-    """Bring draws to the voxels of the mask; masks and images stay volumes."""
+    """Bring draws, zeros and replicas to the voxels of the mask; masks and images stay volumes."""
     if found is None:
         return None
     volumes = [*found.masks.values(), *(one.data for one in found.images.values())]
     if any(array.shape != mask.shape for array in volumes):
         raise FitError("the model gave an image in another shape than the images", expected=f"{mask.shape}")
-    return replace(found, draws={name: draws[:, mask] for name, draws in found.draws.items()})
+    return replace(
+        found,
+        draws={name: draws[:, mask] for name, draws in found.draws.items()},
+        zeros={name: where[mask] for name, where in found.zeros.items()},
+        replicas={name: values[mask] for name, values in found.replicas.items()},
+    )
 
 
 def _apart(model: FitModel, chunks: Iterator[FitData], workers: int) -> Iterator[FittedMaps]:

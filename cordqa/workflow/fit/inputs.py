@@ -214,6 +214,8 @@ def _read_mask(reader: _Reader) -> Mask | None:
         made = "no mask was given, so one was made from the images; add --mask to use your own"
         all_voxels = "no mask was given, so every voxel was fitted, air included; add --mask to leave it out"
         text = made if reader.request.model.outlines else all_voxels
+        if "cord_mask" in reader.request.maps:
+            text = "no mask was given, so the cord mask was widened to one; add --mask to use your own"
         reader.note(text, "fit.no-mask", severity=Severity.INFO)
         return None
     values, resampled = _read_on_grid(path, "mask", reader)

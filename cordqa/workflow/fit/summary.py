@@ -27,6 +27,9 @@ Array = NDArray[np.float64]
 ALL_VOXELS = "all voxels"
 #: A doubt that concerns more of the voxels than this is a warning.
 _MANY = 0.05
+_ZERO = "the zero of the scale: its mean was subtracted from all values, so it is no measurement"
+#: A contrast below this many standard errors is not compared.
+_CLEAR = 2.0
 #: A region of which less than this has a value is flagged.
 _COVERED = 0.5
 
@@ -108,9 +111,13 @@ def _quantity(
         )
         if draws is not None:
             found[name] = _with_draws(found[name], _drawn(one, values, draws))
-        flags = (*_no_mask(one, request), *_flags(quantity, one, maps, found[name]))
+        zero = _is_zero(one, quantity, maps)
+        if zero:
+            found[name] = _without_value(found[name])
+        flags = (*zero, *_no_mask(one, request), *_flags(quantity, one, maps, found[name]))
         summary.measurements.append(_row(quantity, unit, name, found[name], request, inputs, maps, flags))
         summary.statistics += _statistics(quantity, unit, name, found[name], taken[name].size)
+        summary.statistics += _passed_on(quantity, one, maps, draws)
     figure = draw_distribution(quantity, unit, taken, found)
     if figure is not None:
         summary.figures.append(figure)
@@ -136,6 +143,61 @@ def _with_draws(found: RegionValue, error: float) -> RegionValue:
     """Replace the errors that take voxels as independent; the median keeps its factor to the mean."""
     factor = found.median_error / found.mean_error if found.mean_error > 0 else math.nan
     return replace(found, mean_error=error, median_error=factor * error)
+
+
+def _is_zero(one: _Voxels, quantity: str, maps: FittedMaps) -> tuple[str, ...]:
+    """Say of a region whose mean was subtracted that it is the zero; empty of all others."""
+    zero = None if maps.attached is None else maps.attached.zeros.get(quantity)
+    if zero is None:
+        return ()
+    used = np.isfinite(one.take(maps.values[quantity])) & (one.region.weight > 0)
+    weight, at = one.region.weight[used], one.at[used]
+    same = 0 < weight.size == int(zero.sum()) and bool(zero[at].all()) and bool(np.all(weight == weight[0]))
+    return (_ZERO,) if same else ()
+
+
+def _without_value(found: RegionValue) -> RegionValue:
+    """Take the value and its errors away; voxels and their scatter stay."""
+    nan = math.nan
+    return replace(found, mean=nan, median=nan, mean_error=nan, median_error=nan, common_error=nan)
+
+
+def _passed_on(
+    quantity: str, one: _Voxels, maps: FittedMaps, draws: NDArray[np.float32] | None
+) -> list[Statistic]:
+    """Part of the contrast between a region and all other voxels that the model passes on."""
+    replica = None if maps.attached is None else maps.attached.replicas.get(quantity)
+    if replica is None:
+        return []
+    values = maps.values[quantity]
+    share = np.zeros(values.size)
+    share[one.at[one.at >= 0]] = one.region.weight[one.at >= 0]
+    known = np.isfinite(values) & np.isfinite(replica)
+    share, rest = np.where(known, share, 0.0), np.where(known, np.clip(1 - share, 0, 1), 0.0)
+    if not (share.sum() > 0 and rest.sum() > 0):
+        return []
+    gain = share / share.sum() - rest / rest.sum()
+
+    def contrast(image: NDArray[np.floating]) -> float:
+        return float(gain @ np.where(known, image, 0.0))
+
+    before = contrast(values)
+    error = 0.0 if draws is None else math.sqrt(float(np.mean([contrast(draw) ** 2 for draw in draws])))
+    if abs(before) <= max(_CLEAR * error, 1e-12):
+        return []
+    return [
+        Statistic(
+            name="contrast passed on",
+            value=contrast(replica) / before,
+            unit="1",
+            quantity=quantity,
+            region=one.region.name,
+            estimator="difference between the region and all other voxels, in the replica of the map over "
+            "that in the map (parametric bootstrap of the inversion)",
+            n={"voxels": int(np.count_nonzero(share))},
+            note="the inversion passes on about this part of the contrast; the background step may take more",
+        )
+    ]
 
 
 def _no_mask(one: _Voxels, request: FitRequest) -> tuple[str, ...]:
@@ -220,6 +282,24 @@ def _how(request: FitRequest, draws: NDArray[np.float32] | None = None) -> str:
     shared = request.correlated_voxels
     voxels = "voxels independent" if shared == 1 else f"{shared:g} voxels share one error"
     return f"propagated from the standard errors of the voxels, {voxels}"
+
+
+def _all_how(request: FitRequest, maps: FittedMaps) -> str:
+    """Say of all maps where the uncertainty of a region comes from."""
+    drawn = {name: draws for name in maps.values if (draws := _draws(maps, name)) is not None}
+    if not drawn:
+        return _how(request)
+    names = " and ".join(_label(name) for name in drawn)
+    first = f"for {names} the {_how(request, next(iter(drawn.values())))}"
+    others = [name for name in maps.values if name not in drawn and name in maps.standard_errors]
+    return f"{first}, and for the other maps {_how(request)}" if others else first
+
+
+def _label(name: str) -> str:
+    known = find_quantity(name)
+    text = name if known is None else known.label
+    # Inside a sentence a word begins small, but not a symbol such as R2*.
+    return text[0].lower() + text[1:] if text[1:2].islower() else text
 
 
 def _statistics(quantity: str, unit: str, region: str, found: RegionValue, total: int) -> list[Statistic]:
@@ -325,7 +405,7 @@ def describe_methods(request: FitRequest, inputs: Inputs, maps: FittedMaps) -> t
     paragraphs.append(
         "A voxel that could not be fitted has no value, and a code says why. The value of a region is the "
         f"{request.region_statistic} of its voxels weighted by the share of each in the region. Its "
-        f"standard uncertainty is {_how(request)}; it holds noise as the fit saw it, and not what all voxels "
-        "have in common (transmit field, calibration, motion)."
+        f"standard uncertainty is {_all_how(request, maps)}; it holds noise as the fit saw it, and not what "
+        "all voxels have in common (transmit field, calibration, motion)."
     )
     return tuple(paragraphs)

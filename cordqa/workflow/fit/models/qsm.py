@@ -66,6 +66,7 @@ def _scan(data: FitData) -> Scan:
         phase_range=cast("tuple[float, ...] | None", limits),
         parts=parts,
         encoding=_encoding(data),
+        slice_direction=str(data.sidecar.get("SliceEncodingDirection", "")),
     )
 
 
@@ -89,6 +90,7 @@ def _settings(data: FitData) -> MappingSettings:
         two_pass=data.flag("two_pass"),
         probes=int(data.number("noise_realisations")),
         seed=int(data.number("seed")),
+        replica=True if data.flag("recovery") else None,
     )
     noise = None
     if data.noise_sd is not None:
@@ -301,6 +303,12 @@ MODEL = FitModel(
             help="Random fields through the inversion for the standard error; 0 for none.",
         ),
         Option(id="seed", kind=int, default=0, unit="1", low=0, high=2**31 - 1, help="Of the random fields."),
+        Option(
+            id="recovery",
+            kind=bool,
+            default=False,
+            help="Say what part of contrasts the inversion passes on; small images have it anyway.",
+        ),
         Option(
             id="separate_without_r2",
             kind=bool,

@@ -12,7 +12,7 @@ from cordqa.models.susceptibility.dipole import (
     unit_direction,
     unpredictable_power,
 )
-from cordqa.models.susceptibility.harmonics import orthonormal_harmonics, solid_harmonics
+from cordqa.models.susceptibility.harmonics import orthonormalise, solid_harmonics
 
 
 def sphere(direction, voxel, radius=9.0, shape=(40, 40, 40)):
@@ -130,16 +130,16 @@ def test_the_basis_is_orthonormal_and_spans_the_weighted_harmonics():
     rng = np.random.default_rng(2)
     mask = rng.random((10, 9, 8)) > 0.4
     weight = rng.random(mask.sum()) + 0.1
-    basis = orthonormal_harmonics(mask, np.ones(3), 3, weight)
+    basis = orthonormalise((solid_harmonics(mask, np.ones(3), 3) * weight[:, None]).astype(np.float32))
     assert basis.shape[1] == 16
-    assert np.allclose(basis.T @ basis, np.eye(16), atol=1e-8)
+    assert np.allclose(basis.T @ basis, np.eye(16), atol=1e-5)
     shape = solid_harmonics(mask, np.ones(3), 3)[:, 5] * weight
-    assert np.allclose(basis @ (basis.T @ shape), shape, atol=1e-8)
+    assert np.allclose(basis @ (basis.T @ shape), shape, atol=1e-5)
 
 
 def test_a_mask_of_one_slice_has_fewer_harmonics():
     mask = np.ones((8, 8, 1), bool)
-    assert orthonormal_harmonics(mask, np.ones(3), 3, np.ones(64)).shape[1] < 16
+    assert orthonormalise(solid_harmonics(mask, np.ones(3), 3).astype(np.float32)).shape[1] < 16
 
 
 def test_the_kernel_is_that_of_theory_at_low_frequencies():

@@ -5,7 +5,7 @@ from helpers_susceptibility import brain
 from cordqa.errors import InputError
 from cordqa.models.susceptibility.field import fit_field, line_fit
 from cordqa.models.susceptibility.physics import radians_per_ppm_second
-from cordqa.models.susceptibility.smooth import smooth_angle
+from cordqa.models.susceptibility.smooth import AngleSmoother, smooth_angle
 from cordqa.models.susceptibility.unwrap import unwrap_echoes
 
 TIMES = np.array([0.004, 0.009, 0.014, 0.019])
@@ -65,6 +65,42 @@ def test_an_offset_that_is_not_smooth_is_left_free():
     rough = phase + np.random.default_rng(5).uniform(-1.5, 1.5, len(phase))[:, None]
     free = error(fit(mask, rough, magnitude, smooth_offset=False).field_ppm, field)
     assert error(fit(mask, rough, magnitude).field_ppm, field) < 1.05 * free
+
+
+def test_the_average_follows_an_offset_that_bends():
+    """The scale is where the field is known best, though nothing of the truth is used to find it."""
+    mask, field, _, phase, magnitude = scene(offset=0)
+    x, y, _ = (g.ravel() for g in np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij"))
+    for strength, limit, least in ((0.0, np.inf, 3.0), (0.2, 2.0, 1.0)):
+        found = fit(mask, phase + (strength * np.cos(3 * x) * np.sin(2 * y))[:, None], magnitude)
+        free = fit(mask, phase, magnitude, smooth_offset=False)
+        assert least <= found.offset_scale_voxels <= limit
+        assert error(found.field_ppm, field) < 0.8 * error(free.field_ppm, field)
+
+
+def test_repeats_choose_scales_that_differ_little():
+    scales = []
+    for seed in range(6):
+        mask, _, _, phase, magnitude = scene(seed=seed, offset=0)
+        x = np.repeat(np.linspace(-1, 1, SHAPE[0]), SHAPE[1] * SHAPE[2])
+        scales.append(fit(mask, phase + 0.3 * np.cos(3 * x)[:, None], magnitude).offset_scale_voxels)
+    assert np.ptp(np.log(scales)) < 0.5
+
+
+@pytest.mark.parametrize("sigma", [(1.0, 1.0, 1.0), (2.0, 1.0, 0.5)])
+def test_an_average_says_how_much_of_the_noise_is_left(sigma):
+    rng = np.random.default_rng(4)
+    mask = np.ones((24, 24, 24), bool)
+    left, own = [], []
+    for _ in range(12):
+        noise = 0.1 * rng.standard_normal(mask.sum())
+        found = AngleSmoother(noise, np.full(noise.size, 100.0), mask).at(np.array(sigma))
+        # Voxels at the edge have fewer neighbours; the medians are those of the others.
+        smooth, raw = (part.reshape(mask.shape)[4:-4, 4:-4, 4:-4] for part in (found.angle, noise))
+        left.append((smooth**2).mean())
+        own.append((smooth * raw).mean())
+    assert np.mean(left) == pytest.approx(0.01 * found.left, rel=0.12)
+    assert np.mean(own) == pytest.approx(0.01 * found.own, rel=0.12)
 
 
 def test_a_wrong_wrap_of_a_late_echo_is_forgiven():
