@@ -55,7 +55,7 @@ def test_diffusivities_in_another_unit_are_refused(values):
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(noddi, "noddi_available", lambda: False)
     table = scheme(TWO_SHELLS)
-    with pytest.raises(ConfigError, match=r"cordqa\[noddi\]"):
+    with pytest.raises(ConfigError, match=r"\.\[noddi\]"):
         fit_noddi(np.ones(len(table)), table)
 
 
