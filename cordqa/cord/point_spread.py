@@ -35,6 +35,11 @@ _EDGES = (-0.4, -0.1, 0.2, 0.5, 0.8)
 _BLURS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: Steps (edge, blur, shift; mm) by which the best of them is improved.
 _STEPS = ((0.15, 0.125, 0.2), (0.075, 0.0625, 0.1))
+#: Each is repeated until it gains no more than this, and no more often than that.
+_LEAST_GAIN = 0.5
+_MOST_ROUNDS = 8
+#: Places whose fine sections are kept for the next blur.
+_MOST_PLACES = 32
 #: A mask that lies further off than this is another fault.
 _FARTHEST_MM = 0.6
 #: A voxel takes part where the sharp atlas fills half of it: beyond lies what no label describes.
@@ -111,6 +116,8 @@ class _Slice:
         margin = [math.ceil(_REACH * most_blur_mm / step) + 1 for step in self.spacing_mm[:2]]
         pose = _moved(self.pose, place)
         if place not in self.fine:
+            if len(self.fine) >= _MOST_PLACES:
+                self.fine.clear()
             low = self.low - np.array([*margin, 0])
             size = np.array([n + 2 * m for n, m in zip(self.used.shape, margin, strict=True)])
             u, v = section_points(pose, low, size, self.spacing_mm, count, (1.0, 1.0))
@@ -183,8 +190,13 @@ def estimate_point_spread(
     -----
     Least misfit ``sum(n log(RSS))`` over slices and images, each of a noise of its own (profile likelihood
     of Gaussian noise).  Signals of CSF and of what lies beyond may differ from side to side, by one or two
-    waves around the cord, whichever has the lower Bayesian information criterion.
+    waves around the cord, whichever has the lower Bayesian information criterion.  Where the cord touches
+    the sac, CSF is thinner than about 0.6 mm or roots as bright as the cord lie against it, the edge is found
+    up to 0.5 mm from its place, and white matter is off by 1 to 4 % (simulated, cord 40 % darker than CSF):
+    over blurs and edges about as far as with the sharp atlas or nearer, in a single image at times further.
     """
+    if not images:
+        return PointSpread(reason=NOT_TOLD)
     merged, inner = _merged(sections)
     slices = [
         one
@@ -256,11 +268,15 @@ def _waves(
 
 
 def _voxels(one: _Slice, data: Array, atlas: AtlasImage) -> Array:
-    """Values of the voxels that take part, shape (n_voxels, n_images)."""
+    """Values of the voxels that take part, as shares of the largest, shape (n_voxels, n_images)."""
     i, j = (int(n) for n in one.low[:2])
     z = one.number + atlas.corner[2]
     window = data[:, i : i + one.used.shape[0], j : j + one.used.shape[1], z]
-    return np.asarray(window[:, one.used].T)
+    values = np.asarray(window[:, one.used].T)
+    # Squares of very large or small numbers would be infinite or nothing.
+    size = np.abs(values)
+    largest = np.max(size, axis=0, where=np.isfinite(size), initial=0.0)
+    return np.asarray(values / np.where(largest > 0.0, largest, 1.0))
 
 
 class _Search:
@@ -286,8 +302,10 @@ class _Search:
                 self.misfit(edge, blur, (n * step, 0) if axis == 0 else (0, n * step)) for n in (-1, 0, 1)
             ]
             gain = _vertex(values, 1.5) * step
-            right, forward = self.shift
-            self.shift = (right + gain, forward) if axis == 0 else (right, forward + gain)
+            # Far from the least value the parabola may point beyond it.
+            moves = [((n, 0.0) if axis == 0 else (0.0, n)) for n in (gain, -step, 0.0, step)]
+            best = min(moves, key=lambda move: self.misfit(edge, blur, move))
+            self.shift = self.shift[0] + best[0], self.shift[1] + best[1]
 
     def refine(self, edge: float, blur: float, step: tuple[float, float]) -> tuple[float, float]:
         """Best of the neighbours."""
@@ -309,8 +327,12 @@ def _search(pairs: Sequence[tuple[_Slice, Array]], inner: int, waves: int) -> tu
     row, column = np.unravel_index(int(table.argmin()), table.shape)
     edge, blur = _EDGES[row], _BLURS[column]
     for step in _STEPS:
-        search.move(edge, blur, step[2])
-        edge, blur = search.refine(edge, blur, step[:2])
+        for _ in range(_MOST_ROUNDS):
+            before = search.misfit(edge, blur)
+            search.move(edge, blur, step[2])
+            edge, blur = search.refine(edge, blur, step[:2])
+            if before - search.misfit(edge, blur) <= _LEAST_GAIN:
+                break
     step = _STEPS[-1]
     turn = _vertex([search.misfit(_within(edge + n * step[0], _EDGES), blur) for n in (-1, 0, 1)])
     rise = _vertex([search.misfit(edge, blur + n * step[1]) for n in (-1, 0, 1)]) if blur else 0.0

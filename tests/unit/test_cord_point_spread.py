@@ -134,10 +134,17 @@ def test_dark_csf_tells_as_well():
     assert (found.blur_mm, found.edge_mm) == pytest.approx((0.35, 0.2), abs=0.08)
 
 
-def test_mask_beside_the_cord_is_moved_back():
-    found = spread_of(*scan(moved=(0.0, 0.3)))
-    assert found.shift_mm == pytest.approx((0.0, -0.3), abs=0.08)
-    assert found.blur_mm == pytest.approx(0.35, abs=0.08)
+@pytest.mark.parametrize("moved", [(0.0, 0.3), (0.5, 0.0), (0.4, 0.4), (0.0, -0.5)])
+def test_mask_beside_the_cord_is_moved_back(moved):
+    images, mask = scan(moved=moved)
+    found = spread_of(images, mask)
+    assert found.shift_mm == pytest.approx((-moved[0], -moved[1]), abs=0.08)
+    assert (found.blur_mm, found.edge_mm) == pytest.approx((0.35, 0.2), abs=0.1)
+    assert signals(images, blurred(mask, found), "WM") == pytest.approx([100.0, 140.0], rel=0.01)
+
+
+def test_mask_a_millimetre_beside_the_cord_is_another_fault():
+    assert spread_of(*scan(moved=(1.0, 0.0))).reason == NOT_TOLD
 
 
 def test_thin_csf_on_one_side_is_no_shift():
@@ -229,6 +236,29 @@ def test_scale_and_orientation_of_images_do_not_matter():
     turned = [Volume(data=1e-3 * np.asarray(v.data)[::-1], affine=affine) for v in images]
     found = spread_of(turned, mask)
     assert (found.blur_mm, found.edge_mm) == pytest.approx((spread.blur_mm, spread.edge_mm), abs=1e-3)
+
+
+@pytest.mark.parametrize("scale", [-1.0, 1e6, 1e-170, 1e250])
+def test_no_unit_of_the_signal_is_too_large_or_small(scale):
+    images, mask, spread = usual()
+    scaled = [Volume(data=scale * np.asarray(v.data), affine=v.affine) for v in images]
+    found = spread_of(scaled, mask)
+    assert (found.blur_mm, found.edge_mm) == pytest.approx((spread.blur_mm, spread.edge_mm), abs=1e-3)
+
+
+def test_an_absurd_voxel_is_no_error():
+    images, mask, _ = usual()
+    spoiled = Volume(data=np.array(images[0].data), affine=mask.affine)
+    spoiled.data[12, 12] = 1e200
+    assert math.isfinite(spread_of([spoiled, images[1]], mask).blur_mm)
+
+
+def test_constant_images_and_none_do_not_tell():
+    _, mask, _ = usual()
+    for value in (0.0, 100.0, -5.0, math.inf):
+        constant = [Volume(data=np.full(mask.data.shape, value), affine=mask.affine)]
+        assert spread_of(constant, mask).reason == NOT_TOLD
+    assert spread_of([], mask).reason == NOT_TOLD
 
 
 def test_atlas_without_tissues_or_csf_is_no_error():
