@@ -123,6 +123,18 @@ def test_the_zero_of_the_scale_is_no_measurement(files, data, tmp_path, capsys):
     assert np.isfinite([whole.value, second.value]).all() and np.isnan(first.value)
 
 
+def test_contrasts_are_compared_only_where_noise_is_known(files, data, tmp_path, capsys):
+    region = np.zeros(data[2].shape)
+    region[10:16, 10:16, 10:14] = 1
+    save(tmp_path / "region.nii.gz", region, AFFINE)
+    more = ["--mask", str(files["mask"]), "--region", str(tmp_path / "region.nii.gz"), "--inversion", "tv"]
+    assert run(words(files, tmp_path / "out", *more, "--recovery", "--noise-realisations", "1")) == 0
+    capsys.readouterr()
+    result = read_result(tmp_path / "out")
+    assert not [s for s in result.statistics if s.name == "contrast passed on"]
+    assert any("not said of any contrast" in notice.message for notice in result.notices)
+
+
 def test_a_widened_cord_mask_is_called_that(files, tmp_path, capsys):
     more = ["--cord-mask", str(files["mask"]), "--noise-realisations", "0"]
     assert run(words(files, tmp_path / "out", *more)) == 0

@@ -187,3 +187,16 @@ def test_without_air_the_sign_is_asked_for():
         np.full(mask.shape, np.nan), None, mask, voxel_size_mm=2 * ONES, b0_direction=np.array([0, 0, 1.0])
     )
     assert empty.sign == 0
+
+
+@pytest.mark.parametrize("edge", [2, 3, 4])
+def test_a_handful_of_voxels_shows_no_sign(edge):
+    # Few blocks are explained to the last digit, after which there is nothing to step along.
+    rng = np.random.default_rng(edge)
+    mask = np.zeros((20, 20, 8), bool)
+    mask[9 : 9 + edge, 9 : 9 + edge, 3 : 3 + edge] = True
+    judged = judge_phase_sign(
+        rng.normal(0, 0.05, mask.shape), None, mask,
+        voxel_size_mm=np.array([1.0, 1.0, 3.0]), b0_direction=np.array([0, 0, 1.0]),
+    )  # fmt: skip
+    assert judged.sign in (-1, 0, 1)

@@ -254,7 +254,7 @@ def _second_opinion(stage: FieldStage) -> tuple[float, float]:
 
 
 def _warnings(stage: FieldStage, found: Reconstruction, settings: MappingSettings) -> tuple[str, ...]:
-    said = [*stage.warnings]
+    said = [*stage.warnings, *found.warnings]
     kept = found.valid.sum() / max(int(stage.outline.sum()), 1)
     if kept < _KEPT:
         said.append(f"only {100 * kept:.0f} % of the voxels of the mask have a susceptibility")

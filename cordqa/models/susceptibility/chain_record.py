@@ -9,13 +9,21 @@ from numpy.typing import NDArray
 
 from cordqa.errors import InputError
 
-__all__ = ["BACKGROUNDS", "INVERSIONS", "ChainSettings", "Reconstruction", "check_settings"]
+__all__ = [
+    "BACKGROUNDS",
+    "INVERSIONS",
+    "TOTAL_VARIATION",
+    "ChainSettings",
+    "Reconstruction",
+    "check_settings",
+]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 BACKGROUNDS = ("alternating", "pdf", "lbv", "v-sharp", "resharp", "ismv", "none")
 INVERSIONS = ("tv", "nonlinear-tv", "rts", "l2", "tkd")
+TOTAL_VARIATION = ("tv", "nonlinear-tv")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +42,7 @@ class ChainSettings:
         Most rounds of background and inversion of the alternating scheme, which stops earlier when
         the local field has settled; 8 unless told, 6 on grids above 300 000 voxels.
     two_pass : bool
-        Invert the reliable voxels first, then all, and combine.
+        Invert the reliable voxels first, then all, and combine: for total variation.
     radians_per_ppm : float, optional
         Phase that 1 ppm makes (2 pi times Hz per ppm times the mean echo time); the non-linear
         inversion needs it.
@@ -94,7 +102,8 @@ class Reconstruction:
         variation.
     methods : tuple of str
         Sentences for the methods text.
-    notices : tuple of str
+    notices, warnings : tuple of str
+        What a reader should know, and must not overlook.
     """
 
     chi_ppm: Array
@@ -112,6 +121,7 @@ class Reconstruction:
     replica_ppm: Array | None = None
     methods: tuple[str, ...] = field(default=())
     notices: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
 
 
 def check_settings(settings: ChainSettings) -> ChainSettings:
@@ -137,6 +147,12 @@ def check_settings(settings: ChainSettings) -> ChainSettings:
             "rounds or probes cannot be used",
             found=f"{settings.rounds} rounds, {settings.probes} probes",
             expected="at least one round, no negative number of probes",
+        )
+    if settings.two_pass and settings.inversion not in TOTAL_VARIATION:
+        raise InputError(
+            "two passes are of total variation: no other inversion can leave voxels out",
+            found=settings.inversion,
+            expected=" or ".join(TOTAL_VARIATION),
         )
     phase = settings.radians_per_ppm
     if settings.inversion == "nonlinear-tv" and not (phase is not None and phase > 0):

@@ -26,7 +26,8 @@ __all__ = ["LEAST_SPREAD", "FieldFit", "fit_field", "line_fit"]
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_TINY = np.finfo(float).tiny
+#: Power of a voxel without signal; one over it is still a number when noise in any unit is squared onto it.
+_TINY = 1e-200
 #: Scales of the local average that are tried, in voxels of the shortest edge.
 _SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0)
 #: Wider averages are not tried once the expected error of one exceeds the least so far by this much, in

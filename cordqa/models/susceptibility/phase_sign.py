@@ -25,6 +25,8 @@ Mask = NDArray[np.bool_]
 #: The field is averaged to voxels of about this edge: the sources are not small.
 _COARSE_MM = 3.0
 _ITERATIONS = 8
+#: What is left of the power when a field is explained as far as single precision goes.
+_NOTHING = 1e-12
 #: Sources are averaged over this distance (standard deviation) before they are judged.
 _SMOOTH_MM = 3.0
 #: Sources further from the mask than this are poorly known, mm.
@@ -123,8 +125,9 @@ def _sources(field: Single, weight: Single, allowed: Mask, dipole: Dipole) -> Si
     sources = np.zeros_like(field)
     residual = allowed * dipole(weight * weight * field)
     direction, power = residual.copy(), float((residual**2).sum())
+    enough = _NOTHING * power
     for _ in range(_ITERATIONS):
-        if power <= 0:
+        if power <= enough:
             break
         image = allowed * dipole(weight * weight * dipole(direction))
         rate = power / max(float((direction * image).sum()), np.finfo(float).tiny)

@@ -165,9 +165,12 @@ def _without_value(found: RegionValue) -> RegionValue:
 def _passed_on(
     quantity: str, one: _Voxels, maps: FittedMaps, draws: NDArray[np.float32] | None
 ) -> list[Statistic]:
-    """Part of the contrast between a region and all other voxels that the model passes on."""
+    """Part of the contrast between a region and all other voxels that the model passes on.
+
+    Without realisations of the noise nothing tells which contrasts are there, and none is judged.
+    """
     replica = None if maps.attached is None else maps.attached.replicas.get(quantity)
-    if replica is None:
+    if replica is None or draws is None:
         return []
     values = maps.values[quantity]
     share = np.zeros(values.size)
@@ -182,7 +185,7 @@ def _passed_on(
         return float(gain @ np.where(known, image, 0.0))
 
     before = contrast(values)
-    error = 0.0 if draws is None else math.sqrt(float(np.mean([contrast(draw) ** 2 for draw in draws])))
+    error = math.sqrt(float(np.mean([contrast(draw) ** 2 for draw in draws])))
     if abs(before) <= max(_CLEAR * error, 1e-12):
         return []
     return [

@@ -291,7 +291,7 @@ MODEL = FitModel(
             id="two_pass",
             kind=bool,
             default=False,
-            help="Invert the reliable voxels first, then all, and combine.",
+            help="Invert the reliable voxels first, then all, and combine; for tv and nonlinear-tv.",
         ),
         Option(
             id="noise_realisations",
@@ -307,7 +307,7 @@ MODEL = FitModel(
             id="recovery",
             kind=bool,
             default=False,
-            help="Say what part of contrasts the inversion passes on; small images have it anyway.",
+            help="Say what part of contrasts tv or nonlinear-tv passes on; small images have it anyway.",
         ),
         Option(
             id="separate_without_r2",

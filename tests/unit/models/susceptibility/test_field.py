@@ -186,3 +186,12 @@ def test_a_simulated_scan_is_fitted_near_its_noise():
     z = (found.field_ppm - scan.total_field_ppm[scan.mask]) / found.standard_error_ppm
     assert 1.4826 * np.median(np.abs(z)) < 1.4
     assert found.noise_sd == pytest.approx(scan.noise_sd, rel=0.15)
+
+
+@pytest.mark.parametrize("lost", [np.nan, 0.0])
+def test_a_voxel_without_magnitude_does_no_harm_in_any_unit(lost):
+    mask, field, _, phase, magnitude = scene()
+    magnitude[7] = lost
+    one, other = (fit(mask, phase, magnitude * unit, noise_sd=0.02 * unit) for unit in (1.0, 1e4))
+    known = np.arange(len(field)) != 7
+    np.testing.assert_allclose(other.field_ppm[known], one.field_ppm[known], atol=1e-6)

@@ -89,6 +89,42 @@ def test_two_passes_do_no_harm():
     assert "Reliable voxels" in of_brain(two_pass=True).methods[-1]
 
 
+@pytest.mark.parametrize("inversion", ["l2", "tkd", "rts"])
+def test_two_passes_are_those_of_total_variation(inversion):
+    # They would put values of total variation under the name of another inversion.
+    with pytest.raises(InputError, match="two passes"):
+        of_brain(two_pass=True, inversion=inversion)
+
+
+@pytest.mark.parametrize(
+    ("sd_ppm", "inversion", "said"), [(0.02, "tv", 1), (0.02, "tkd", 0), (0.002, "tv", 0)]
+)
+def test_noise_that_flattens_contrasts_is_said(sd_ppm, inversion, said):
+    scan = brain()
+    field, error = noisy(scan, sd_ppm)
+    settings = ChainSettings(rounds=1, inversion=inversion)
+    found = reconstruct(field, error, scan.mask, settings=settings, **geometry(scan))
+    assert any("flattens" in text for text in found.warnings) == said
+
+
+@pytest.mark.parametrize(
+    ("half", "background", "said"), [(1, "alternating", 1), (1, "none", 0), (4, "alternating", 0)]
+)
+def test_a_mask_that_the_free_fields_explain_is_said(half, background, said):
+    scan = brain()
+    field, error = noisy(scan, 0.001)
+    mask = np.zeros_like(scan.mask)
+    mask[tuple(slice(n // 2 - half, n // 2 + half + 1) for n in mask.shape)] = True
+    settings = ChainSettings(rounds=1, background=background)
+    found = reconstruct(field, error, mask & scan.mask, settings=settings, **geometry(scan))
+    assert any("free harmonics" in text for text in found.warnings) == said
+
+
+def test_a_replica_that_cannot_be_made_or_judged_is_said():
+    assert any("passes on" in text for text in of_brain(rounds=1, inversion="l2", replica=True).notices)
+    assert any("passes on" in text for text in of_brain(rounds=1, replica=True).notices)
+
+
 def test_a_given_regularisation_is_used_and_said():
     found = of_brain(regularisation=1e-3)
     assert found.regularisation == 1e-3
