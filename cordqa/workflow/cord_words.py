@@ -20,6 +20,7 @@ _CLAUSES = (
         "write directions of unit length, and b-values times the squared length where shells hide in it",
     ),
     (r"; --noise-sd gives it", ""),
+    (r"; --regularisation lowers[^;()]*", ""),
     (r" \(give --mask, or --cord-mask for a cord\)", ""),
 )
 #: What an option of ``cordqa fit`` is in a dataset.
