@@ -262,13 +262,11 @@ def region_gain(
     if not w.any():
         return np.full(known.size, math.nan)
     if method in PARTIAL_VOLUME:
-        found = _solve(
-            method, values[known, None], w, _Parts(weights[:, known], tuple(members), tissues, surround)
-        )
-        touched = np.vstack([w[None], weights[:, known]]).any(axis=0)
+        parts = _Parts(weights[:, known], tuple(members), tissues, surround)
+        found = _solve(method, values[known, None], w, parts)
         if found.reason:
             return np.full(known.size, math.nan)
-        gain[np.flatnonzero(known)[touched]] = found.gain
+        gain[np.flatnonzero(known)[parts.touched(w)]] = found.gain
     else:
         gain[known] = w / w.sum()
     return gain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 
 from cordqa.records import Figure
 
-__all__ = ["Attachments", "ExtraImage", "FittedMaps", "Reasons"]
+__all__ = ["Attachments", "ExtraImage", "FittedMaps", "Reasons", "part_passed_on"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+#: A contrast of fewer standard errors, or below this, cannot be compared with anything.
+_CLEAR, _NOTHING = 2.0, 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,25 @@ class Reasons:
         codes = self.codes.copy()
         codes[where & (codes == 0)] = texts.index(text)
         return Reasons(codes=codes, texts=texts)
+
+
+def part_passed_on(before: float, after: float, error: float) -> float:
+    """Return the part of a contrast that a model passes on, from a map and its replica.
+
+    Parameters
+    ----------
+    before, after : float
+        The contrast in the map and in the replica, see :class:`Attachments`.
+    error : float
+        Standard error of the contrast in the map; 0 where it is not known.
+
+    Returns
+    -------
+    float
+        NaN where the contrast is below two of its standard errors, so that it cannot be compared.
+    """
+    clear = abs(before) > max(_CLEAR * error, _NOTHING)
+    return after / before if clear else math.nan
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ import numpy as np
 
 from cordqa import __version__, figures
 from cordqa.cord.axes import orient
-from cordqa.errors import CordqaError
 from cordqa.io.derivatives import DerivativeInfo, derivative_path, write_derivative
 from cordqa.io.results import write_text
 from cordqa.quantities import find_quantity
@@ -110,22 +109,18 @@ def draw_diffusion(found: DiffusionMaps, name: str) -> Figure:
                 volume=found.volume(quantity), is_map=True, unit=known.unit if known else "1"
             )
     outlines: dict[str, Outline] = {"cord": orient(image.mask.volume).data}
-    if found.atlas is not None:
-        outlines |= atlas_outlines(found.atlas)
-    try:
-        return draw_step(
-            image,
-            name=name,
-            title=image.label,
-            layers=layers,
-            outlines=outlines,
-            off=("columns (atlas)",),
-            caption="The mean of the weighted volumes after correction of motion, the mean without "
-            "weighting, and maps. Where the cord lies elsewhere in the two means, b = 0 and weighted volumes "
-            "were not aligned. FA is dark in grey matter and in CSF.",
-        )
-    except CordqaError as error:
-        return Figure(name=name, kind="mosaic", title=image.label, caption=str(error), data={})
+    outlines |= atlas_outlines(found.atlas)
+    return draw_step(
+        image,
+        name=name,
+        title=image.label,
+        layers=layers,
+        outlines=outlines,
+        off=("columns (atlas)",),
+        caption="The mean of the weighted volumes after correction of motion, the mean without "
+        "weighting, and maps. Where the cord lies elsewhere in the two means, b = 0 and weighted volumes "
+        "were not aligned. FA is dark in grey matter and in CSF.",
+    )
 
 
 def draw_motion(found: DiffusionMaps, name: str) -> Figure | None:

@@ -84,8 +84,7 @@ def _transfer(found: TransferMaps, number: int) -> Figure:
         for name, volume in found.maps.items()
     }
     outlines: dict[str, Outline] = {"cord": orient(image.mask.volume).data}
-    if found.atlas is not None:
-        outlines |= atlas_outlines(found.atlas)
+    outlines |= atlas_outlines(found.atlas)
     return draw_step(
         image,
         name=f"cord-{number}",
@@ -99,8 +98,10 @@ def _transfer(found: TransferMaps, number: int) -> Figure:
     )
 
 
-def atlas_outlines(atlas: AtlasImage) -> dict[str, list[NDArray[np.float64]]]:
-    """Grey matter and columns of a laid atlas, one overlay each."""
+def atlas_outlines(atlas: AtlasImage | None) -> dict[str, list[NDArray[np.float64]]]:
+    """Grey matter and columns of a laid atlas, one overlay each; none where it could not be laid."""
+    if atlas is None:
+        return {}
     known = atlas.labels.regions
     return {
         label: [atlas.paint(known[name]) for name in names if name in known]

@@ -10,7 +10,6 @@ import numpy as np
 
 from cordqa import __version__
 from cordqa.cord.axes import orient
-from cordqa.errors import CordqaError
 from cordqa.io.derivatives import DerivativeInfo, derivative_path, write_derivative
 from cordqa.io.results import write_text
 from cordqa.models.maps import Attachments
@@ -131,22 +130,18 @@ def draw_susceptibility(found: SusceptibilityMaps, name: str) -> Figure:
             layers[label] = Layer(volume=found.volume(quantity), is_map=True, unit=unit)
     fit = Volume(data=found.found.masks.fit.astype(np.float32), affine=image.volume.affine)
     outlines: dict[str, Outline] = {"cord": orient(image.mask.volume).data, "fit mask": orient(fit).data}
-    if found.atlas is not None:
-        outlines |= atlas_outlines(found.atlas)
-    try:
-        return draw_step(
-            image,
-            name=name,
-            title=image.label,
-            layers=layers,
-            outlines=outlines,
-            off=("columns (atlas)",),
-            caption="Root mean square of the echoes, and maps (experimental). The fit mask should hold the "
-            "canal and no bone, fat or air; streaks that leave the cord, and a slice that is brighter or "
-            "darker than both neighbours, are artefacts.",
-        )
-    except CordqaError as error:
-        return Figure(name=name, kind="mosaic", title=image.label, caption=str(error), data={})
+    outlines |= atlas_outlines(found.atlas)
+    return draw_step(
+        image,
+        name=name,
+        title=image.label,
+        layers=layers,
+        outlines=outlines,
+        off=("columns (atlas)",),
+        caption="Root mean square of the echoes, and maps (experimental). The fit mask should hold the "
+        "canal and no bone, fat or air; streaks that leave the cord, and a slice that is brighter or "
+        "darker than both neighbours, are artefacts.",
+    )
 
 
 # -- sentences ---------------------------------------------------------------------------------------

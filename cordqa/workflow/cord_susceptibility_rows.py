@@ -14,6 +14,7 @@ from cordqa.cord.atlas import AtlasImage
 from cordqa.cord.axes import orient
 from cordqa.cord.estimators import LINEAR
 from cordqa.cord.extraction import Method, extract_regions, values_on_grid
+from cordqa.models.maps import part_passed_on
 from cordqa.models.susceptibility.pipeline import SusceptibilityMapping
 from cordqa.quantities import get_quantity
 from cordqa.records import Measurement, Volume
@@ -39,8 +40,6 @@ _VOXELS = "standard errors of the voxels, carried through the extraction; voxels
 _ERROR_OF = {"local_field": "total_field"}
 #: Share of a region from which on something is said about it.
 _SAID = 0.05
-#: A contrast of fewer standard errors cannot be compared with what the inversion makes of it.
-_CLEAR = 2.0
 #: Share of the weight of a region whose voxels may lack a standard error.
 _WITHOUT_ERROR = 0.05
 
@@ -232,10 +231,11 @@ def _passed_on(
         return ()
     before = float(gain @ np.nan_to_num(box.take(inside)))
     after = float(gain @ np.nan_to_num(task.box(replica).take(inside)))
-    if not abs(before) > _CLEAR * error:
+    part = part_passed_on(before, after, error)
+    if not math.isfinite(part):
         return ()
-    part = f"{100 * after / before:.0f} %"
-    return (f"the inversion passes on about {part} of this contrast; the background step may take more",)
+    words = f"the inversion passes on about {100 * part:.0f} % of this contrast"
+    return (f"{words}; the background step may take more",)
 
 
 def _placed(row: Measurement, task: _Task, quantity: str, method: str) -> Measurement:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.models.susceptibility.background_record import Background, check_field, make_background
-from cordqa.models.susceptibility.dipole import pad_for
+from cordqa.models.susceptibility.dipole import Padding, pad_for
 
 __all__ = ["remove_by_iterated_means", "remove_by_regularised_means", "remove_by_varying_means"]
 
@@ -79,6 +79,31 @@ def _single_radius(mask: Mask, voxel: Array, radius_mm: float) -> float:
 
     depth = float(distance_transform_edt(np.pad(mask, 1), sampling=voxel).max())
     return max(min(radius_mm, _DEPTH_PART * depth / 2), _FLOOR_VOXELS * float(voxel.max()))
+
+
+@dataclass(frozen=True, slots=True)
+class _OneSphere:
+    """A field on a padded grid, and one sphere for it."""
+
+    padding: Padding
+    spheres: _Spheres
+    spectrum: Single
+    radius_mm: float
+    grid: Single
+    valid: Mask  # where the whole sphere lies in the mask
+
+
+def _one_sphere(
+    total_field: Array, mask: Mask, voxel_size_mm: Sequence[float] | Array, radius_mm: float
+) -> _OneSphere:
+    field, used = check_field(total_field, mask)
+    voxel = np.asarray(voxel_size_mm, dtype=float)
+    padding = pad_for(used, beyond=8)
+    spheres = _Spheres(voxel, padding.shape)
+    radius = _single_radius(used, voxel, radius_mm)
+    spectrum = spheres.spectrum(radius)
+    valid = spheres.fits(padding.embed_mask(used), spectrum)
+    return _OneSphere(padding, spheres, spectrum, radius, padding.embed(field), valid)
 
 
 def remove_by_varying_means(
@@ -158,22 +183,20 @@ def remove_by_regularised_means(
     InputError
         If the sphere fits nowhere.
     """
-    field, used = check_field(total_field, mask)
-    voxel = np.asarray(voxel_size_mm, dtype=float)
-    padding = pad_for(used, beyond=8)
-    spheres = _Spheres(voxel, padding.shape)
-    radius = _single_radius(used, voxel, radius_mm)
-    spectrum = spheres.spectrum(radius)
-    valid = spheres.fits(padding.embed_mask(used), spectrum)
-    high = 1 - spectrum
+    one = _one_sphere(total_field, mask, voxel_size_mm, radius_mm)
+    spheres, valid, padding = one.spheres, one.valid, one.padding
+    high = 1 - one.spectrum
 
     def normal(image: Single) -> Single:
         inner = np.where(valid, spheres.filter(image, high), 0).astype(np.float32)
         return spheres.filter(inner, high) + np.float32(regularisation) * image
 
-    known = np.where(valid, spheres.filter(padding.embed(field), high), 0).astype(np.float32)
+    known = np.where(valid, spheres.filter(one.grid, high), 0).astype(np.float32)
     local = _conjugate_gradients(normal, spheres.filter(known, high), iterations)
-    method = f"Background was removed by RESHARP with a sphere of {radius:.1f} mm, lambda {regularisation:g}."
+    method = (
+        f"Background was removed by RESHARP with a sphere of {one.radius_mm:.1f} mm, "
+        f"lambda {regularisation:g}."
+    )
     return make_background(total_field, padding.crop(local), padding.crop(valid) > 0.5, mask, method)
 
 
@@ -202,20 +225,13 @@ def remove_by_iterated_means(
     InputError
         If the sphere fits nowhere.
     """
-    field, used = check_field(total_field, mask)
-    voxel = np.asarray(voxel_size_mm, dtype=float)
-    padding = pad_for(used, beyond=8)
-    spheres = _Spheres(voxel, padding.shape)
-    radius = _single_radius(used, voxel, radius_mm)
-    spectrum = spheres.spectrum(radius)
-    grid = padding.embed(field)
-    valid = spheres.fits(padding.embed_mask(used), spectrum)
-    background = grid.copy()
+    one = _one_sphere(total_field, mask, voxel_size_mm, radius_mm)
+    background = one.grid.copy()
     for _ in range(iterations):
-        background = np.where(valid, spheres.filter(background, spectrum), grid)
-    method = f"Background was removed by iSMV with a sphere of {radius:.1f} mm, {iterations} averages."
-    local = padding.crop(grid - background)
-    return make_background(total_field, local, padding.crop(valid) > 0.5, mask, method)
+        background = np.where(one.valid, one.spheres.filter(background, one.spectrum), one.grid)
+    method = f"Background was removed by iSMV with a sphere of {one.radius_mm:.1f} mm, {iterations} averages."
+    local = one.padding.crop(one.grid - background)
+    return make_background(total_field, local, one.padding.crop(one.valid) > 0.5, mask, method)
 
 
 def _conjugate_gradients(normal: Callable[[Single], Single], right: Single, iterations: int) -> Single:

@@ -16,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa.errors import InputError
+from cordqa.models.maps import part_passed_on
 from cordqa.models.susceptibility.chain_record import Reconstruction
 
 __all__ = ["contrast_recovery"]
 
 Mask = NDArray[np.bool_]
-
-#: A contrast of fewer standard errors than this cannot be compared with anything.
-_LEAST_SCORE = 2.0
 
 
 def contrast_recovery(found: Reconstruction, region: Mask, other: Mask) -> float:
@@ -75,6 +73,4 @@ def contrast_recovery(found: Reconstruction, region: Mask, other: Mask) -> float
     error = 0.0
     if found.draws_ppm is not None:
         error = float(np.sqrt(np.mean(contrast(found.draws_ppm) ** 2)))
-    if abs(before) <= max(_LEAST_SCORE * error, 1e-9):
-        return float("nan")
-    return float(contrast(found.replica_ppm[found.valid])) / before
+    return part_passed_on(before, float(contrast(found.replica_ppm[found.valid])), error)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cordqa import __version__
-from cordqa.models.maps import FittedMaps
+from cordqa.models.maps import FittedMaps, part_passed_on
 from cordqa.quantities import find_quantity
 from cordqa.records import Figure, Measurement, Notice, Severity, Statistic
-from cordqa.workflow.fit.figures import draw_distribution, draw_maps
+from cordqa.workflow.fit.figures import draw_distribution, draw_maps, map_label
 from cordqa.workflow.fit.inputs import Inputs
 from cordqa.workflow.fit.regions import Region, RegionValue, summarise_region
 from cordqa.workflow.fit.request import FitRequest
@@ -28,8 +28,6 @@ ALL_VOXELS = "all voxels"
 #: A doubt that concerns more of the voxels than this is a warning.
 _MANY = 0.05
 _ZERO = "the zero of the scale: its mean was subtracted from all values, so it is no measurement"
-#: A contrast below this many standard errors is not compared.
-_CLEAR = 2.0
 #: A region of which less than this has a value is flagged.
 _COVERED = 0.5
 
@@ -184,14 +182,14 @@ def _passed_on(
     def contrast(image: NDArray[np.floating]) -> float:
         return float(gain @ np.where(known, image, 0.0))
 
-    before = contrast(values)
     error = math.sqrt(float(np.mean([contrast(draw) ** 2 for draw in draws])))
-    if abs(before) <= max(_CLEAR * error, 1e-12):
+    part = part_passed_on(contrast(values), contrast(replica), error)
+    if not math.isfinite(part):
         return []
     return [
         Statistic(
             name="contrast passed on",
-            value=contrast(replica) / before,
+            value=part,
             unit="1",
             quantity=quantity,
             region=one.region.name,
@@ -299,8 +297,7 @@ def _all_how(request: FitRequest, maps: FittedMaps) -> str:
 
 
 def _label(name: str) -> str:
-    known = find_quantity(name)
-    text = name if known is None else known.label
+    text = map_label(name)
     # Inside a sentence a word begins small, but not a symbol such as R2*.
     return text[0].lower() + text[1:] if text[1:2].islower() else text
 

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cordqa.errors import InputError
 from cordqa.models.myelin.mixing import Mixing, MixingRule, Substance
 from cordqa.workflow.fit.data import FitData
 from cordqa.workflow.fit.registry import ImageRole, Option
 
-__all__ = ["IMAGES", "mixing_of", "mixing_options", "substance_of", "substance_option"]
+__all__ = ["IMAGES", "example_maps", "mixing_of", "mixing_options", "substance_of", "substance_option"]
 
 IMAGES = (
     ImageRole(id="t1", metavar="T1_MAP", help="T1 in ms."),
     ImageRole(id="t2", metavar="T2_MAP", help="T2 in ms."),
     ImageRole(id="pd", metavar="PD_MAP", help="Proton density in % of water."),
 )
+
+
+def example_maps(
+    shares: NDArray[np.float64], substances: Sequence[Substance], shape: tuple[int, int, int]
+) -> dict[str, NDArray[np.float64]]:
+    """Maps of voxels whose relaxation rates add, weighted by water; shares are (n_voxels, n_substances)."""
+    values = np.array([[one.t1_s, one.t2_s, one.pd] for one in substances])
+    pd = shares @ values[:, 2]
+    t1, t2 = (pd / (shares @ (values[:, 2] / values[:, n])) for n in (0, 1))
+    return {"t1": 1e3 * t1.reshape(shape), "t2": 1e3 * t2.reshape(shape), "pd": 1e2 * pd.reshape(shape)}
 
 
 def substance_option(name: str, words: str, default: tuple[float, float, float] | None = None) -> Option:

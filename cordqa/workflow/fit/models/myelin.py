@@ -16,6 +16,7 @@ from cordqa.models.myelin.mixing import Substance
 from cordqa.workflow.fit.data import FitData
 from cordqa.workflow.fit.models._maps_of_tissue import (
     IMAGES,
+    example_maps,
     mixing_of,
     mixing_options,
     substance_of,
@@ -71,17 +72,9 @@ def _example() -> Example:
     myelin = np.linspace(0.05, 0.35, 12)
     water = np.linspace(0.10, 0.0, 12)
     shares = np.stack([myelin, 1 - myelin - water, water], axis=1)
-    values = np.array([[c.t1_s, c.t2_s, c.pd] for c in EXAMPLE_COMPARTMENTS])
-    # Relaxation rates that add, weighted by water.
-    pd = shares @ values[:, 2]
-    t1, t2 = (pd / (shares @ (values[:, 2] / values[:, n])) for n in (0, 1))
     shape = (3, 2, 2)
     return Example(
-        images={
-            "t1": 1e3 * t1.reshape(shape),
-            "t2": 1e3 * t2.reshape(shape),
-            "pd": 1e2 * pd.reshape(shape),
-        },
+        images=example_maps(shares, EXAMPLE_COMPARTMENTS, shape),
         truth={"MVF_model": 100 * myelin.reshape(shape)},
         tolerance=1e-3,
         options={"parameters": "example"},

@@ -17,6 +17,7 @@ from cordqa.models.myelin.tissue import DEFAULT_TISSUES, TissueModel, TissueVolu
 from cordqa.workflow.fit.data import FitData
 from cordqa.workflow.fit.models._maps_of_tissue import (
     IMAGES,
+    example_maps,
     mixing_of,
     mixing_options,
     substance_of,
@@ -117,16 +118,9 @@ def _table(volumes: Mapping[str, TissueVolume], prefix: str) -> bytes:
 
 def _example() -> Example:
     fractions = np.random.default_rng(0).dirichlet((2, 2, 2), 12)
-    values = np.array([[t.t1_s, t.t2_s, t.pd] for t in DEFAULT_TISSUES])
-    pd = fractions @ values[:, 2]
-    t1, t2 = (pd / (fractions @ (values[:, 2] / values[:, n])) for n in (0, 1))
     shape = (3, 2, 2)
     return Example(
-        images={
-            "t1": 1e3 * t1.reshape(shape),
-            "t2": 1e3 * t2.reshape(shape),
-            "pd": 1e2 * pd.reshape(shape),
-        },
+        images=example_maps(fractions, DEFAULT_TISSUES, shape),
         truth={
             f"{tissue.name}_fraction": 100 * fractions[:, n].reshape(shape)
             for n, tissue in enumerate(DEFAULT_TISSUES)
